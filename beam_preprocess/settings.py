@@ -1,0 +1,107 @@
+"""The settings of a prepare job, checked when they are made and stored whole in the dataset's spec."""
+
+import dataclasses
+
+from tfdata.spec import DatasetError
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise DatasetError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogMelSettings:
+    """From audio to a log-mel image; the defaults are the source system's (128 bins x 12 frames).
+
+    Attributes:
+      sample_rate_hz: rate after resampling.
+      clip_s: seconds taken from the start of a recording; shorter ones are padded with zeros.
+      n_fft, hop_length: samples; Hann window, frames centred, zeros beyond the edges (librosa's default).
+      n_mels, fmin_hz, fmax_hz: Slaney mel filters (librosa's default) from fmin_hz to fmax_hz.
+      power: exponent of the magnitude: 2.0 power (librosa's default), 1.0 magnitude.
+      log_floor: smallest value before the natural logarithm, so that silence stays finite.
+    """
+
+    sample_rate_hz: int = 12_000
+    clip_s: float = 1.0
+    n_fft: int = 2048
+    hop_length: int = 1024
+    n_mels: int = 128
+    fmin_hz: float = 0.0
+    fmax_hz: float = 6000.0
+    power: float = 2.0
+    log_floor: float = 1e-10
+
+    def __post_init__(self):
+        for name in ("sample_rate_hz", "clip_s", "n_fft", "hop_length", "n_mels", "power", "log_floor"):
+            _check(getattr(self, name) > 0, f"--{name} must be above 0, got {getattr(self, name)}")
+        _check(
+            0 <= self.fmin_hz < self.fmax_hz <= self.sample_rate_hz / 2,
+            f"the mel range must lie within 0 and half the sample rate ({self.sample_rate_hz / 2:g} Hz), "
+            f"got {self.fmin_hz:g} to {self.fmax_hz:g} Hz",
+        )
+        _check(self.num_samples >= 1, f"--clip_s={self.clip_s} is less than one sample at {self.sample_rate_hz} Hz")
+
+    @property
+    def num_samples(self) -> int:
+        return round(self.clip_s * self.sample_rate_hz)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[n_mels, frames] of one clip."""
+        padded = self.num_samples + 2 * (self.n_fft // 2)
+        return self.n_mels, 1 + (padded - self.n_fft) // self.hop_length
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How clips are divided.
+
+    Attributes:
+      test_fraction: of all clips.
+      validation_fraction: of what is left for training after the test clips are taken (0.2 and 0.2 give 64/16/20 %).
+      seed: another seed, another division.
+    """
+
+    test_fraction: float = 0.2
+    validation_fraction: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("test_fraction", "validation_fraction"):
+            value = getattr(self, name)
+            _check(0 <= value < 1, f"--{name} must be at least 0 and below 1, got {value:g}")
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Share of all clips by split; a split of share 0 is not made."""
+        rest = 1 - self.test_fraction
+        shares = {
+            "train": rest * (1 - self.validation_fraction),
+            "validation": rest * self.validation_fraction,
+            "test": self.test_fraction,
+        }
+        return {name: share for name, share in shares.items() if share > 0}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """All that decides a clip dataset's bytes, beside the recordings themselves.
+
+    Attributes:
+      group: the manifest column whose recordings stay together, or None.
+      classes: the labels allowed, in label order; () takes all that occur, sorted.
+      precision: float16 or float32.
+      num_shards: files for each split, or 0 for 8, more where they would exceed 64 MiB.
+    """
+
+    log_mel: LogMelSettings = LogMelSettings()
+    split: SplitSettings = SplitSettings()
+    group: str | None = None
+    classes: tuple[str, ...] = ()
+    precision: str = "float16"
+    num_shards: int = 0
+
+    def __post_init__(self):
+        _check(self.num_shards >= 0, f"--num_shards must be at least 0, got {self.num_shards}")

@@ -1,0 +1,127 @@
+"""audio files to a dataset of log-mel clips, by a Beam job.
+
+  melcache prepare --input=notes/ --output=data/notes
+  melcache prepare --manifest=notes.csv --group=group --output=gs://bucket/notes -- \\
+      --runner=DataflowRunner --project=P --region=R --temp_location=gs://bucket/tmp --setup_file=./setup.py
+
+Beam's own options stand after a bare `--`; without them the job runs on this machine's cores.
+"""
+
+from absl import flags
+
+from launch import command
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "input",
+    None,
+    "A directory with a folder for each class, or a glob (quoted) where the folder is the "
+    "class. With --manifest: the directory its paths are relative to.",
+)
+flags.DEFINE_string(
+    "manifest",
+    None,
+    "A CSV with columns path and label, optionally split (train, validation, test); "
+    "its other columns are carried along.",
+)
+flags.DEFINE_string("output", None, "The dataset directory to make; the same command continues an interrupted job.")
+flags.DEFINE_string("group", None, "A manifest column: recordings with an equal value never stand in two splits.")
+flags.DEFINE_list("classes", [], "The labels allowed, in label order; by default all that occur, sorted.")
+flags.DEFINE_float("test_fraction", 0.2, "Share of all clips for testing, class by class.")
+flags.DEFINE_float("validation_fraction", 0.2, "Share of the remaining clips for validation, class by class.")
+flags.DEFINE_integer("split_seed", 0, "Another seed gives another division.")
+flags.DEFINE_integer("sample_rate_hz", 12_000, "Sample rate after resampling, Hz.")
+flags.DEFINE_float("clip_s", 1.0, "Seconds taken from the start of each recording; shorter ones are padded.")
+flags.DEFINE_integer("n_fft", 2048, "Length of the analysis window, samples.")
+flags.DEFINE_integer("hop_length", 1024, "Samples from one frame to the next.")
+flags.DEFINE_integer("n_mels", 128, "Number of mel bins.")
+flags.DEFINE_float("fmin_hz", 0.0, "Lowest frequency of the mel bins, Hz.")
+flags.DEFINE_float("fmax_hz", None, "Highest frequency of the mel bins, Hz; by default half the sample rate.")
+flags.DEFINE_float("power", 2.0, "Exponent of the magnitude spectrum: 2 power (librosa's default), 1 magnitude.")
+flags.DEFINE_enum("precision", "float16", ["float16", "float32"], "How log-mel values are stored.")
+flags.DEFINE_integer("num_shards", 0, "Files for each split; 0 takes 8, and more where they would exceed 64 MiB.")
+flags.DEFINE_float("max_reject_fraction", 0.1, "The job fails where more than this share of the inputs can't be used.")
+flags.DEFINE_bool("dry_run", False, "List what would be prepared, by class, and write nothing.")
+
+
+def main(positional, beam_args):
+    command.no_positional(positional)
+    # Heavy imports wait until the command line is known to be right.
+    from beam_preprocess.recordings import find_recordings
+    from beam_preprocess.settings import LogMelSettings, PrepareSettings, SplitSettings
+
+    fmax_hz = FLAGS.sample_rate_hz / 2 if FLAGS.fmax_hz is None else FLAGS.fmax_hz
+    settings = PrepareSettings(
+        log_mel=LogMelSettings(
+            sample_rate_hz=FLAGS.sample_rate_hz,
+            clip_s=FLAGS.clip_s,
+            n_fft=FLAGS.n_fft,
+            hop_length=FLAGS.hop_length,
+            n_mels=FLAGS.n_mels,
+            fmin_hz=FLAGS.fmin_hz,
+            fmax_hz=fmax_hz,
+            power=FLAGS.power,
+        ),
+        split=SplitSettings(
+            test_fraction=FLAGS.test_fraction, validation_fraction=FLAGS.validation_fraction, seed=FLAGS.split_seed
+        ),
+        group=FLAGS.group,
+        classes=tuple(FLAGS.classes),
+        precision=FLAGS.precision,
+        num_shards=FLAGS.num_shards,
+    )
+    if not FLAGS.input and not FLAGS.manifest:
+        raise command.UsageError("--input or --manifest must be given")
+    if FLAGS.dry_run:
+        return _dry_run(
+            find_recordings(
+                input_path=FLAGS.input, manifest=FLAGS.manifest, group=settings.group, classes=settings.classes
+            )
+        )
+    command.required(output=FLAGS.output)
+
+    from beam_preprocess.prepare import prepare
+
+    spec = prepare(
+        output=FLAGS.output,
+        settings=settings,
+        input_path=FLAGS.input,
+        manifest=FLAGS.manifest,
+        max_reject_fraction=FLAGS.max_reject_fraction,
+        beam_args=beam_args,
+        show_progress=not FLAGS.quiet,
+        provenance=command.provenance(input=FLAGS.input, manifest=FLAGS.manifest),
+    )
+    _print_table(spec, FLAGS.output)
+    return {
+        "num_recordings": spec.num_recordings,
+        "num_clips": spec.num_clips,
+        "num_rejects": spec.num_rejects,
+        "splits": {name: split.num_clips for name, split in spec.splits.items()},
+        "fingerprint": spec.fingerprint,
+        "output": FLAGS.output,
+    }
+
+
+def _print_table(spec, output):
+    width = max(len(name) for name in (*spec.class_names, "all"))
+    command.say(f"{'':{width}}" + "".join(f"{name:>12}" for name in spec.splits))
+    for label, name in enumerate(spec.class_names):
+        command.say(f"{name:{width}}" + "".join(f"{split.class_counts[label]:12,}" for split in spec.splits.values()))
+    command.say(f"{'all':{width}}" + "".join(f"{split.num_clips:12,}" for split in spec.splits.values()))
+    rejected = f", {spec.num_rejects:,} rejected (rejects.jsonl says why)" if spec.num_rejects else ", none rejected"
+    command.say(f"{spec.num_clips:,} clips from {spec.num_recordings:,} recordings in {output}{rejected}")
+
+
+def _dry_run(recordings):
+    counts = {}
+    for recording in recordings:
+        counts[recording.label] = counts.get(recording.label, 0) + 1
+    for label, count in sorted(counts.items(), key=lambda item: str(item[0])):
+        command.say(
+            f"{label or '(outside a class folder)'}: {count:,} files, the first is "
+            f"{next(r.path for r in recordings if r.label == label)}"
+        )
+    command.say(f"{len(recordings):,} files; nothing was written (--dry_run)")
+    return {"num_recordings": len(recordings), "classes": {label or "": count for label, count in counts.items()}}

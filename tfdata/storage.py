@@ -1,0 +1,131 @@
+"""Files on local disks and in object stores, by the same few calls (fsspec; gcsfs behind gs://).
+
+Nothing here leaves a half-written file under its final name: local files are renamed into place, and an
+object store makes an object visible only when its upload is complete.
+"""
+
+import os
+import posixpath
+import uuid
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from fsspec.core import url_to_fs
+
+
+def is_remote(path: str) -> bool:
+    return "://" in path
+
+
+def join(directory: str, *names: str) -> str:
+    return posixpath.join(str(directory), *names)
+
+
+def parent(path: str) -> str:
+    return posixpath.dirname(str(path).rstrip("/"))
+
+
+def exists(path: str) -> bool:
+    fs, name = url_to_fs(path)
+    return fs.exists(name)
+
+
+def is_directory(path: str) -> bool:
+    fs, name = url_to_fs(path)
+    return fs.isdir(name)
+
+
+def size(path: str) -> int:
+    fs, name = url_to_fs(path)
+    return fs.size(name)
+
+
+def list_names(directory: str) -> list[str]:
+    """Base names of what stands directly in `directory`, sorted; [] if there is no such directory."""
+    fs, name = url_to_fs(directory)
+    fs.invalidate_cache()
+    try:
+        entries = fs.ls(name, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(base for entry in entries if (base := posixpath.basename(entry.rstrip("/"))))
+
+
+def walk_files(directory: str) -> Iterator[str]:
+    """Paths of all files below `directory`, relative to it, sorted. Linked folders are followed, each once."""
+    fs, root = url_to_fs(directory)
+    if is_remote(directory):
+        yield from sorted(posixpath.relpath(found, root) for found in fs.find(root))
+        return
+    found, seen = [], set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back into a folder already walked would never end
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        found.extend(os.path.relpath(os.path.join(folder, name), root) for name in files)
+    yield from sorted(found)
+
+
+def glob(pattern: str) -> list[str]:
+    """Files that match `pattern` (`**` for any depth), sorted, with the protocol the pattern has."""
+    fs, name = url_to_fs(pattern)
+    matches = [match for match in fs.glob(name) if fs.isfile(match)]
+    return sorted(fs.unstrip_protocol(match) if is_remote(pattern) else match for match in matches)
+
+
+def open_read(path: str) -> BinaryIO:
+    fs, name = url_to_fs(path)
+    return fs.open(name, "rb")
+
+
+def read_bytes(path: str) -> bytes:
+    fs, name = url_to_fs(path)
+    return fs.cat_file(name)
+
+
+def read_range(path: str, start: int, end: int) -> bytes:
+    fs, name = url_to_fs(path)
+    return fs.cat_file(name, start=start, end=end)
+
+
+def read_text(path: str) -> str:
+    return read_bytes(path).decode("utf-8")
+
+
+def make_directory(directory: str) -> None:
+    if not is_remote(directory):
+        os.makedirs(directory, exist_ok=True)
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a whole file at once: it stands there complete, or not at all."""
+    if is_remote(path):
+        fs, name = url_to_fs(path)
+        fs.pipe_file(name, data)
+        return
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+
+
+def write_text(path: str, text: str) -> None:
+    write_bytes(path, text.encode("utf-8"))
+
+
+def remove_tree(directory: str) -> None:
+    fs, name = url_to_fs(directory)
+    fs.invalidate_cache()
+    if fs.exists(name):
+        fs.rm(name, recursive=True)
