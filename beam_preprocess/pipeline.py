@@ -67,7 +67,7 @@ class DecodePart(beam.DoFn):
         self._log_mel = LogMel(self._settings.log_mel)
 
     def process(self, part: PartRef):
-        if not storage.exists(self._workspace.index_path(part.index)):
+        if not self._workspace.is_done(part.index):
             examples, lines = [], []
             for recording in self._workspace.read_inputs(part):
                 try:
@@ -75,7 +75,8 @@ class DecodePart(beam.DoFn):
                     line |= {"part": part.index, "place_in_part": len(examples)}
                     examples.append(example)
                     self._clips.inc()
-                except audio.Reject as reject:
+                except Exception as error:  # whatever a file does to us, it is rejected by name and the others go on
+                    reject = error if isinstance(error, audio.Reject) else _unforeseen(error)
                     line = {
                         "path": recording.name,
                         "label": recording.label,
@@ -118,6 +119,12 @@ class DecodePart(beam.DoFn):
         }
 
 
+def _unforeseen(error: Exception) -> audio.Reject:
+    if isinstance(error, UnicodeEncodeError):
+        return audio.Reject("list", "the name is not valid UTF-8: rename the file")
+    return audio.Reject("decode", f"{type(error).__name__}: {error}")
+
+
 class PlanShards(beam.DoFn):
     """Runs once, after all parts: yields, for each part, where each of its clips goes. Shards already written are left out.
 
@@ -131,7 +138,7 @@ class PlanShards(beam.DoFn):
 
     def process(self, num_parts: int, done_parts: list[int]):
         try:
-            plan = self._make_plan(self._workspace.read_all_lines(done_parts))
+            plan = self._make_plan(self._workspace.read_lines(done_parts))
         except DatasetError:
             return
         written = set(storage.list_names(self._workspace.output))

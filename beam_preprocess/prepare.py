@@ -78,7 +78,7 @@ def prepare(
         job.run().wait_until_finish()
 
     try:
-        plan = plan_of(workspace.read_all_lines(part.index for part in parts))
+        plan = plan_of(workspace.read_lines(part.index for part in parts))
     except InputRejected as error:
         _write_rejects(output, error.rejects)
         raise DatasetError(f"{error}; {_listed(output, error.rejects)}") from error
@@ -133,7 +133,7 @@ class _Progress:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self):
-        done = len(self._workspace.done_parts())
+        done = self._workspace.num_done()
         if done and self._shown:
             tqdm.write(
                 f"continuing an interrupted job: {done} parts of {RECORDINGS_PER_PART} recordings are done",
@@ -148,7 +148,7 @@ class _Progress:
         self._bar.close()
 
     def _update(self):
-        done = min(self._total, len(self._workspace.done_parts()) * RECORDINGS_PER_PART)
+        done = min(self._total, self._workspace.num_done() * RECORDINGS_PER_PART)
         self._bar.update(done - self._bar.n)
 
     def _watch(self):

@@ -5,7 +5,6 @@ Exit status: 0 done, 1 failed with a message, 2 wrong usage.
 
 import importlib
 import json
-import os
 import shlex
 import sys
 import traceback
@@ -29,8 +28,6 @@ class UsageError(Exception):
 
 def run(name: str, arguments: list[str]) -> int:
     """Run command `name` of this package with `arguments`; returns the exit status."""
-    # TensorFlow reports its start on standard error before any logging can be set up; errors still show.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         module = importlib.import_module(f"launch.{name}")
         own, beam_args = _split_at_dashes(arguments)

@@ -9,7 +9,7 @@ Beam's own options stand after a bare `--`; without them the job runs on this ma
 
 from absl import flags
 
-from launch import command
+from launch import command, quiet
 
 FLAGS = flags.FLAGS
 
@@ -83,16 +83,17 @@ def main(positional, beam_args):
 
     from beam_preprocess.prepare import prepare
 
-    spec = prepare(
-        output=FLAGS.output,
-        settings=settings,
-        input_path=FLAGS.input,
-        manifest=FLAGS.manifest,
-        max_reject_fraction=FLAGS.max_reject_fraction,
-        beam_args=beam_args,
-        show_progress=not FLAGS.quiet,
-        provenance=command.provenance(input=FLAGS.input, manifest=FLAGS.manifest),
-    )
+    with quiet.native_stderr_held():
+        spec = prepare(
+            output=FLAGS.output,
+            settings=settings,
+            input_path=FLAGS.input,
+            manifest=FLAGS.manifest,
+            max_reject_fraction=FLAGS.max_reject_fraction,
+            beam_args=beam_args,
+            show_progress=not FLAGS.quiet,
+            provenance=command.provenance(input=FLAGS.input, manifest=FLAGS.manifest),
+        )
     _print_table(spec, FLAGS.output)
     return {
         "num_recordings": spec.num_recordings,

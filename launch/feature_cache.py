@@ -1,0 +1,164 @@
+"""Makes a feature dataset from a clip dataset: the library call behind `melcache cache`.
+
+Feature shards mirror the clip shards one to one: the same names, lengths and order, with the array exchanged.
+"""
+
+import io
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from model import backbone as backbones
+from model.extract import extract
+from tfdata import clips as clip_streams
+from tfdata import layout, records, schema, storage
+from tfdata.spec import FEATURES, LOG_MEL, ArraySpec, DatasetSpec, SplitInfo
+from tfdata.unfinished import Unfinished
+
+STATISTICS = "batch_norm.npz"  # with the seed, all there is to know of random weights
+_CALIBRATION_BATCHES, _CALIBRATION_BATCH_SIZE = 4, 64
+
+
+def cache_features(
+    *,
+    data: str,
+    output: str,
+    weights: str,
+    seed: int,
+    batch_size: int,
+    precision: str,
+    provenance: Mapping[str, Any],
+    show_progress: bool,
+) -> tuple[DatasetSpec, float]:
+    """Run the frozen network once over all splits of `data` and write its features to `output`.
+
+    Args:
+      data: clip dataset directory.
+      output: feature dataset directory to make; the same call continues an interrupted one, shard by shard.
+      weights: "imagenet", "random" or a weights file.
+      seed: of random weights.
+      batch_size: clips in one step.
+      precision: of the stored features, "float16" or "float32".
+      provenance: stored in the spec for people to read.
+    Returns:
+      the spec, and clips per second through reading, network and writing (0.0 where every shard was there before).
+    Raises:
+      DatasetError: `data` is no complete clip dataset, or `output` is in use.
+      WeightsError: the weights can't be had or don't fit.
+    """
+    clips = layout.read_spec(data, LOG_MEL)
+    unfinished = Unfinished(output)
+    unfinished.check_free(done_marker=layout.COMPLETED)  # before the network is built, which takes a while
+    image = backbones.ImageSettings(low=clips.statistics["train"]["min"], high=clips.statistics["train"]["max"])
+    network = backbones.build_backbone(image.size)
+    described = _set_weights(network, data, clips, image, weights=weights, seed=seed)
+    settings = {
+        "image": {"low": image.low, "high": image.high, "size": image.size},
+        "weights": described,
+        "compute_precision": "float32",
+    }
+    identity = {"data": clips.fingerprint, "precision": precision, **settings}
+    unfinished.begin(identity, done_marker=layout.COMPLETED)
+
+    array = ArraySpec(name="feature", shape=backbones.FEATURE_SHAPE, dtype=precision)
+    extractor = backbones.build_extractor(network, image, clips.array.shape)
+    started = time.monotonic()
+    num_clips = _write_shards(extractor, data, clips, output, array, batch_size=batch_size, show_progress=show_progress)
+    seconds = time.monotonic() - started
+    if weights == backbones.RANDOM:
+        file = io.BytesIO()
+        np.savez(file, **backbones.batch_norm_statistics(network))
+        storage.write_bytes(storage.join(output, STATISTICS), file.getvalue())
+    splits = {
+        name: SplitInfo(
+            shard_lengths=split.shard_lengths,
+            class_counts=split.class_counts,
+            num_bytes=sum(map(storage.size, _feature_paths(output, clips, name))),
+        )
+        for name, split in clips.splits.items()
+    }
+    spec = DatasetSpec(
+        kind=FEATURES,
+        array=array,
+        class_names=clips.class_names,
+        metadata_columns=clips.metadata_columns,
+        settings=settings,
+        statistics={},
+        splits=splits,
+        content_digest=clips.content_digest,
+        num_recordings=clips.num_recordings,
+        num_rejects=clips.num_rejects,
+        parent={"fingerprint": clips.fingerprint, "path": data},
+        provenance=provenance,
+    )
+    layout.complete(output, spec)
+    unfinished.remove()
+    return spec, num_clips / seconds
+
+
+def _set_weights(network, data: str, clips: DatasetSpec, image, *, weights: str, seed: int) -> dict[str, Any]:
+    """Load or make the weights; returns how the spec describes them."""
+    if weights != backbones.RANDOM:
+        backbones.load_weights(network, weights)
+        return {"source": weights, "digest": backbones.weights_digest(network)}
+    backbones.randomise(network, seed)
+    paths = layout.shard_paths(data, clips, "train")
+    batches = clip_streams.stream_batches(paths, clips, batch_size=_CALIBRATION_BATCH_SIZE).take(_CALIBRATION_BATCHES)
+    to_image = backbones.LateImage(image)
+    backbones.calibrate(network, (to_image(log_mel.astype(np.float32)) for _, log_mel in batches.as_numpy_iterator()))
+    return {
+        "source": backbones.RANDOM,
+        "digest": backbones.weights_digest(network),
+        "seed": seed,
+        "calibration_clips": min(clips.splits["train"].num_clips, _CALIBRATION_BATCHES * _CALIBRATION_BATCH_SIZE),
+    }
+
+
+def _feature_paths(output: str, clips: DatasetSpec, split: str) -> list[str]:
+    num_shards = len(clips.splits[split].shard_lengths)
+    return [storage.join(output, layout.shard_name(FEATURES, split, i, num_shards)) for i in range(num_shards)]
+
+
+def _write_shards(extractor, data, clips, output, array, *, batch_size, show_progress) -> int:
+    """Write each feature shard that is not there yet; returns the number of clips embedded."""
+    present = set(storage.list_names(output))
+    todo = [  # path of the clips, path of the features, number of clips
+        (source, target, length)
+        for split, info in clips.splits.items()
+        for source, target, length in zip(
+            layout.shard_paths(data, clips, split), _feature_paths(output, clips, split), info.shard_lengths
+        )
+        if target.rsplit("/", 1)[-1] not in present
+    ]
+    if not todo:
+        return 0
+    num_todo = sum(length for *_, length in todo)
+    pending: list[bytes] = []  # clips on their way through the network, as they were read
+
+    def log_mels() -> Iterator[np.ndarray]:
+        paths = [source for source, _, _ in todo]
+        for serialised, log_mel in clip_streams.stream_batches(paths, clips, batch_size=batch_size).as_numpy_iterator():
+            pending.extend(serialised)
+            yield log_mel
+
+    embedded = (feature for batch in extract(extractor, log_mels(), batch_size=batch_size) for feature in batch)
+    with tqdm(
+        total=clips.num_clips,
+        initial=clips.num_clips - num_todo,
+        desc="cache",
+        unit=" clips",
+        disable=not show_progress,
+    ) as bar:
+        for source, target, length in todo:
+            examples = []
+            for _ in range(length):
+                feature = next(embedded, None)
+                if feature is None:
+                    raise layout.DatasetError(f"{source} holds fewer clips than its spec says: prepare the clips again")
+                examples.append(schema.exchange_array(pending.pop(0), clips.array, feature, array))
+                bar.update()
+            storage.write_bytes(target, records.frame(examples))
+    return num_todo

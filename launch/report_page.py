@@ -1,0 +1,106 @@
+"""One self-contained HTML page about a run: data, pictures, curves, tables, settings. The library call behind `report`."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from launch import head_runs, report_pictures
+from model import thesis
+from tfdata import layout, records, schema, storage
+from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec
+
+_REJECTS_SHOWN = 200
+
+
+def write_report(*, run: str, output: str, features: str | None, data: str | None, command: str) -> None:
+    """Write the page for the heads in `run`.
+
+    Args:
+      run: directory that `melcache heads` wrote.
+      output: path of the HTML file.
+      features, data: where the datasets of the run are now, if not where they were.
+      command: the command line, for the page.
+    Raises:
+      DatasetError: no finished run, or datasets that are not those it was made from.
+    """
+    path = storage.join(run, head_runs.HEADS)
+    if not storage.exists(path):
+        raise DatasetError(f"no finished heads in {run} (no {head_runs.HEADS}): run melcache heads --output={run}")
+    heads = json.loads(storage.read_text(path))
+    features = features or heads["features_path"]
+    features_spec = layout.read_spec(features, FEATURES)
+    _check_same(features, features_spec.fingerprint, heads["features"], run, flag="features")
+    data = data or features_spec.parent["path"]
+    clips_spec = layout.read_spec(data, LOG_MEL)
+    _check_same(data, clips_spec.fingerprint, features_spec.parent["fingerprint"], features, flag="data")
+
+    rejects = layout.read_rejects(data)
+    best = max(heads["results"], key=lambda row: row["validation_accuracy"] or row["test_accuracy"])
+    page = jinja2.Environment(
+        loader=jinja2.PackageLoader("launch", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template("report_page.html.jinja")
+    html = page.render(
+        clips=clips_spec,
+        features=features_spec,
+        heads=heads,
+        rejects=rejects[:_REJECTS_SHOWN],
+        num_more_rejects=max(0, len(rejects) - _REJECTS_SHOWN),
+        reported=thesis.REPORTED,
+        best=best,
+        confusion=_confusion(run, best),
+        log_mels=jinja2.utils.markupsafe.Markup(_log_mels(data, clips_spec)),
+        curves=jinja2.utils.markupsafe.Markup(report_pictures.curves(_histories(run, heads))),
+        settings={
+            "clips": clips_spec.settings,
+            "features": {**features_spec.settings, "precision": features_spec.array.dtype},
+            "heads": {**{row["name"]: row["settings"] for row in heads["results"]},
+                      "standardise": heads["standardise"], "num_seeds": heads["num_seeds"]},
+        },
+        fingerprints={"clips": clips_spec.fingerprint, "weights": heads["weights"]["digest"],
+                      "features": features_spec.fingerprint},
+        commands=[clips_spec.provenance.get("command"), features_spec.provenance.get("command"),
+                  heads["provenance"].get("command"), command],
+    )
+    storage.write_text(output, html)
+
+
+def _check_same(directory: str, is_now: str, was: str, maker: str, *, flag: str) -> None:
+    if is_now != was:
+        raise DatasetError(
+            f"{directory} is {is_now[:12]}, but {maker} was made from {was[:12]}: name the right one with --{flag}"
+        )
+
+
+def _log_mels(data: str, spec: DatasetSpec) -> str:
+    """One training clip of each class, the first as stored."""
+    found: dict[int, tuple[str, np.ndarray]] = {}
+    for path in layout.shard_paths(data, spec, "train"):
+        for record in records.unframe(storage.read_bytes(path), where=path):
+            clip, image = schema.decode_clip(record, spec)
+            found.setdefault(clip.label, (spec.class_names[clip.label], image))
+        if len(found) == len(spec.class_names):
+            break
+    return report_pictures.log_mel_pictures([found[label] for label in sorted(found)], spec.settings["log_mel"])
+
+
+def _runs(run: str, row: Mapping[str, Any]) -> list[str]:
+    return [storage.join(run, row["run"], f"seed{seed}") for seed in row["seeds"]]
+
+
+def _histories(run: str, heads: Mapping[str, Any]) -> dict[str, list[list[dict]]]:
+    return {
+        row["name"]: [
+            [json.loads(line) for line in storage.read_text(storage.join(folder, "metrics.jsonl")).splitlines()]
+            for folder in _runs(run, row)
+        ]
+        for row in heads["results"]
+    }
+
+
+def _confusion(run: str, row: Mapping[str, Any]) -> list[list[int]]:
+    """The confusion matrix of one setup, summed over its seeds."""
+    matrices = [json.loads(storage.read_text(storage.join(folder, "result.json")))["confusion"] for folder in _runs(run, row)]
+    return np.sum(matrices, axis=0).tolist()

@@ -1,0 +1,93 @@
+"""The report's pictures as inline SVG that takes the page's text colour, so that they read in light and in dark."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import librosa
+import librosa.display
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+_INK = "#010203"  # stands for the page's text colour until the SVG is written
+_LINE_COLOURS = ("#2f8fd8", "#e08a00", "#1fa37a", "#cf6fb0", "#8f7ee0", "#b0a01f", "#d9534f", "#5fb7c9")
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "axes.titlesize": 10,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+
+def log_mel_pictures(examples: Sequence[tuple[str, np.ndarray]], settings: Mapping) -> str:
+    """Log-mels (title, [n_mels, frames]) side by side, in Hz and seconds, with one colour scale.
+
+    Args:
+      settings: the clip dataset's "log_mel" settings.
+    """
+    columns = min(4, len(examples))
+    rows = -(-len(examples) // columns)
+    low = min(float(image.min()) for _, image in examples)
+    high = max(float(image.max()) for _, image in examples)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(2.6 * columns + 0.8, 2.5 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for axis in axes.flat[len(examples) :]:
+            axis.set_visible(False)
+        for axis, (title, image) in zip(axes.flat, examples):
+            mesh = librosa.display.specshow(
+                image.astype(np.float32), sr=settings["sample_rate_hz"], n_fft=settings["n_fft"],
+                hop_length=settings["hop_length"], x_axis="time", y_axis="mel", fmin=settings["fmin_hz"],
+                fmax=settings["fmax_hz"], ax=axis, cmap="magma", vmin=low, vmax=high, rasterized=True,
+            )  # fmt: skip
+            axis.set(title=title, xlabel="seconds", ylabel="Hz")
+            axis.label_outer()
+        bar = figure.colorbar(mesh, ax=axes, shrink=0.8)
+        bar.set_label("ln(power)")
+        return _svg(figure, "log_mel", f"log-mel pictures of {', '.join(title for title, _ in examples)}")
+
+
+def curves(histories: Mapping[str, Sequence[Sequence[dict]]]) -> str:
+    """Accuracy and loss by epoch, training and validation, a line for each setup: the mean over its seeds."""
+    panels = [("validation_accuracy", "validation accuracy"), ("train_accuracy", "training accuracy"),
+              ("validation_loss", "validation loss"), ("train_loss", "training loss")]  # fmt: skip
+    known = {key for runs in histories.values() for history in runs for key in history[0]}
+    panels = [(key, title) for key, title in panels if key in known]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9.5, 3.0 * (len(panels) // 2)), layout="constrained")
+        axes = figure.subplots(len(panels) // 2, 2, squeeze=False)
+        for axis, (key, title) in zip(axes.flat, panels):
+            for colour, (name, runs) in zip(_LINE_COLOURS * len(histories), histories.items()):
+                values = np.array([[metrics[key] for metrics in history] for history in runs])
+                epochs = [metrics["epoch"] for metrics in runs[0]]
+                axis.plot(epochs, values.mean(axis=0), color=colour, label=name, linewidth=1.6)
+                if len(runs) > 1:
+                    axis.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+            axis.set(title=title, xlabel="epoch")
+            if key.endswith("loss"):
+                axis.set_yscale("log")
+            axis.grid(alpha=0.25, color=_INK, linewidth=0.5)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(histories))
+        return _svg(figure, "curves", f"accuracy and loss by epoch of {', '.join(histories)}")
+
+
+def _svg(figure: Figure, name: str, description: str) -> str:
+    """The figure as an SVG element that scales with the page; `name` keeps its ids apart from other pictures'."""
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, **_STYLE}):
+        figure.savefig(file, format="svg", transparent=True, dpi=150, metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'id="((?:figure|axes|text|line2d|patch|matplotlib|legend|QuadMesh|FillBetween)[^"]*)"', rf'id="{name}-\1"', svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)

@@ -1,0 +1,78 @@
+"""Streams examples from a dataset directory with tf.data, and loads whole splits into memory."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfdata import layout, records, schema, storage
+from tfdata.spec import DatasetError, DatasetSpec
+
+
+def stream_batches(paths: Sequence[str], spec: DatasetSpec, *, batch_size: int) -> tf.data.Dataset:
+    """Batches of (serialised examples, arrays) from shards, in the order they are stored.
+
+    Args:
+      paths: shards of a dataset of `spec`.
+      batch_size: clips in a batch; the last one may be shorter.
+    Returns:
+      a dataset of (string [n], array [n, *spec.array.shape] of spec.array.dtype).
+    """
+    array = spec.array
+    feature = {array.name: tf.io.FixedLenFeature((), tf.string)}
+
+    def parse(serialised):
+        stored = tf.io.parse_example(serialised, feature)[array.name]
+        values = tf.io.decode_raw(stored, array.dtype, little_endian=True)
+        return serialised, tf.reshape(values, (-1, *array.shape))
+
+    return tf.data.TFRecordDataset(list(paths)).batch(batch_size).map(parse).prefetch(tf.data.AUTOTUNE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A whole split in memory: array [n, *shape], labels int32 [n], and each clip's description, in stored order."""
+
+    array: np.ndarray
+    labels: np.ndarray
+    clips: list[schema.Clip]
+
+
+def load_split(directory: str, spec: DatasetSpec, split: str, *, show_progress: bool = False) -> Split:
+    """Read one split whole, every checksum checked.
+
+    Raises:
+      DatasetError: a shard is missing, damaged, or holds another number of clips or another kind of them than the
+        spec says; names the shard.
+    """
+    info = spec.splits[split]
+    array = np.empty((info.num_clips, *spec.array.shape), spec.array.dtype)
+    clips: list[schema.Clip] = []
+    with tqdm(total=info.num_clips, desc=f"read {split}", unit=" clips", disable=not show_progress) as bar:
+        for path, length in zip(layout.shard_paths(directory, spec, split), info.shard_lengths):
+            first = len(clips)
+            for record in records.unframe(_read(path), where=path):
+                if len(clips) - first < length:
+                    try:
+                        clip, array[len(clips)] = schema.decode_clip(record, spec)
+                    except (KeyError, ValueError, UnicodeDecodeError) as error:
+                        raise DatasetError(
+                            f"{path} holds records of another dataset ({type(error).__name__}: {error}): "
+                            "make the dataset again"
+                        ) from error
+                clips.append(clip)
+            if len(clips) - first != length:
+                raise DatasetError(
+                    f"{path} holds {len(clips) - first} clips, {layout.SPEC} says {length}: make the dataset again"
+                )
+            bar.update(length)
+    return Split(array=array, labels=np.array([clip.label for clip in clips], np.int32), clips=clips)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return storage.read_bytes(path)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} is missing: make the dataset again") from error
