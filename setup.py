@@ -16,7 +16,7 @@ _TRAINING = ["keras>=3.10,<4", "scikit-learn>=1.5"]
 setup(
     name="melcache",
     version="0.1.0",
-    description="Audio to log-mel TFRecords to cached Inception-ResNet-v2 features to trained heads: laptop, Dataflow, TPU",
+    description="Audio to log-mel TFRecords to cached Inception-ResNet-v2 features to trained heads",
     long_description=(_HERE / "README.md").read_text(encoding="utf-8") if (_HERE / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -40,7 +40,8 @@ def decode(path: str, *, duration_s: float) -> Audio:
     (wav, flac, mp3, ogg, opus, aiff and others).
 
     Raises:
-      Reject: the file can't be opened, is not audio that libsndfile decodes, is empty, or holds samples that are not finite.
+      Reject: the file can't be opened, is not audio that libsndfile decodes, is empty, or holds samples that are not
+        finite.
     """
     try:
         if storage.is_remote(path):

@@ -53,7 +53,7 @@ def build(
 
 
 class DecodePart(beam.DoFn):
-    """Decodes the recordings of one part and writes its clips and its index; yields its number. Done parts are skipped."""
+    """Decodes the recordings of one part, writes its clips and its index, yields its number. Done parts are skipped."""
 
     def __init__(self, workspace: Workspace, settings: PrepareSettings, class_names: tuple[str, ...]):
         self._workspace = workspace
@@ -126,7 +126,7 @@ def _unforeseen(error: Exception) -> audio.Reject:
 
 
 class PlanShards(beam.DoFn):
-    """Runs once, after all parts: yields, for each part, where each of its clips goes. Shards already written are left out.
+    """Runs once, after all parts: yields for each part where each of its clips goes, but for shards already written.
 
     Where no plan can be made (too few clips of a class, say) it yields nothing: the same plan is made again where the
     job was started, and fails there with its message instead of a worker's trace.

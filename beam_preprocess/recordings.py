@@ -1,4 +1,4 @@
-"""Which recordings there are, and what is known of each before it is opened: a folder per class, a glob, or a CSV manifest."""
+"""Which recordings there are and what is known of each before it is opened: a folder per class, a glob, or a CSV."""
 
 import csv
 import dataclasses
@@ -41,7 +41,7 @@ def find_recordings(
 
     Args:
       input_path: a directory with a folder for each class (nested folders allowed), or a glob, where the folder a file
-        stands in is its class. With `manifest`, the directory its paths are relative to (by default the manifest's own).
+        stands in is its class. With `manifest`, the directory its paths are relative to (by default its own).
       manifest: a CSV with columns path and label, optionally split, and any others.
       group: a manifest column.
       classes: the labels allowed; () allows all.

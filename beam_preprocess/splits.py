@@ -28,9 +28,9 @@ def assign_splits(items: Sequence[Item], settings: SplitSettings) -> dict[str, s
     """Clip id to split name.
 
     Clips that share a group or their content form one unit, which goes to one split. A manifest's split wins for its
-    whole unit. The other units are taken in an order shuffled by hash; each goes to the split that is furthest below its
-    share of the unit's classes, and moves of single units then bring the counts as near to the asked fractions as
-    whole units allow. Where every unit is one clip, counts are exact: round(share x clips of the class).
+    whole unit. The other units are taken in an order shuffled by hash; each goes to the split that is furthest below
+    its share of the unit's classes, and moves of single units then bring the counts as near to the asked fractions as
+    single moves can. Where every unit is one clip, counts are exact: round(share x clips of the class).
 
     Raises:
       DatasetError: a class has too few units to stand in every split, or a unit is wanted in two splits.
@@ -155,7 +155,7 @@ def _goal(counts: Mapping[str, collections.Counter], fractions: Mapping[str, flo
 
 
 def _move_to_goal(free, chosen, counts, have, goal) -> None:
-    """Move single free units while a move brings some split nearer to its goal; each move lessens the error, so it ends."""
+    """Move single free units while that brings the counts nearer to their goals; each move lessens the error."""
 
     def error(split, label, change=0):
         return abs(have[split][label] + change - goal[split][label])

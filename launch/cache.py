@@ -30,7 +30,7 @@ def main(positional, beam_args):
     command.no_positional([*positional, *beam_args])
     command.required(data=FLAGS.data, output=FLAGS.output)
     quiet.import_tensorflow()
-    from launch.feature_cache import cache_features
+    from launch.feature_cache import RANDOM_NOTE, cache_features
 
     if FLAGS.weights == "random":
         command.note(RANDOM_NOTE)
@@ -56,9 +56,3 @@ def main(positional, beam_args):
         "weights": weights,
         "output": FLAGS.output,
     }
-
-
-RANDOM_NOTE = (
-    "weights: random and calibrated on training clips, not ImageNet's: features without any learning in them, "
-    "good for trying the pipeline"
-)

@@ -19,7 +19,11 @@ from tfdata.spec import FEATURES, LOG_MEL, ArraySpec, DatasetSpec, SplitInfo
 from tfdata.unfinished import Unfinished
 
 STATISTICS = "batch_norm.npz"  # with the seed, all there is to know of random weights
-_CALIBRATION_BATCHES, _CALIBRATION_BATCH_SIZE = 4, 64
+RANDOM_NOTE = (
+    "weights: random and calibrated on training clips, not ImageNet's: features without any learning in them, "
+    "good for trying the pipeline"
+)
+_CALIBRATION_BATCHES, _CALIBRATION_BATCH_SIZE = 20, 64
 
 
 def cache_features(
@@ -105,15 +109,18 @@ def _set_weights(network, data: str, clips: DatasetSpec, image, *, weights: str,
         backbones.load_weights(network, weights)
         return {"source": weights, "digest": backbones.weights_digest(network)}
     backbones.randomise(network, seed)
-    paths = layout.shard_paths(data, clips, "train")
-    batches = clip_streams.stream_batches(paths, clips, batch_size=_CALIBRATION_BATCH_SIZE).take(_CALIBRATION_BATCHES)
+    train = clip_streams.load_split(data, clips, "train").array
     to_image = backbones.LateImage(image)
-    backbones.calibrate(network, (to_image(log_mel.astype(np.float32)) for _, log_mel in batches.as_numpy_iterator()))
+    # Shards are shuffled by hash, so that any run of clips is a fair sample; a small dataset is gone through again.
+    order = np.arange(_CALIBRATION_BATCHES * _CALIBRATION_BATCH_SIZE) % len(train)
+    batches = (train[indices].astype(np.float32) for indices in np.split(order, _CALIBRATION_BATCHES))
+    backbones.calibrate(network, (to_image(log_mel) for log_mel in batches))
     return {
         "source": backbones.RANDOM,
         "digest": backbones.weights_digest(network),
         "seed": seed,
-        "calibration_clips": min(clips.splits["train"].num_clips, _CALIBRATION_BATCHES * _CALIBRATION_BATCH_SIZE),
+        "calibration_batches": _CALIBRATION_BATCHES,
+        "calibration_batch_size": _CALIBRATION_BATCH_SIZE,
     }
 
 

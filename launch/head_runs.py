@@ -1,13 +1,4 @@
-"""Trains heads on a feature dataset and writes a run directory: the library call behind `melcache heads`.
-
-heads.json                 written last: what was trained on what, and the results of all runs
-SETUP/seed0/head.keras     features to probabilities, standardisation included
-            settings.json  resolved settings
-            metrics.jsonl  one line for each epoch
-            predictions.jsonl   one line for each test clip: id, label, probabilities
-            result.json    written last in its folder: test result
-baselines/NAME.json        test results of the baselines
-"""
+"""Trains heads on a feature dataset and writes a run directory: the library call behind `melcache heads`."""
 
 import dataclasses
 import json
@@ -19,14 +10,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from model import thesis
+from launch import run_directory
 from model.baselines import logistic_regression
 from model.heads import Examples, HeadSettings, HeadTrainer, test_metrics
 from tfdata import clips, layout, storage
 from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec
 from tfdata.unfinished import Unfinished
 
-HEADS = "heads.json"
 RAW_BASELINE, FEATURE_BASELINE = "logistic regression, raw log-mel", "logistic regression, features"
 
 
@@ -70,7 +60,7 @@ def train_heads(
         "baseline": bool(data),
     }
     unfinished = Unfinished(output)
-    unfinished.begin(identity, done_marker=HEADS)
+    unfinished.begin(identity, done_marker=run_directory.HEADS)
 
     splits = {name: clips.load_split(features, spec, name) for name in spec.splits}
     examples = {name: Examples(split.array, split.labels) for name, split in splits.items()}
@@ -84,8 +74,8 @@ def train_heads(
         for name, settings in setups.items():
             runs = []
             for seed in range(num_seeds):
-                folder = storage.join(output, name, f"seed{seed}")
-                result_path = storage.join(folder, "result.json")
+                folder = run_directory.seed_folder(output, name, seed)
+                result_path = storage.join(folder, run_directory.RESULT)
                 if storage.exists(result_path):
                     bar.update(settings.epochs)
                 else:
@@ -109,7 +99,7 @@ def train_heads(
         "baselines": baselines,
         "provenance": provenance,
     }
-    storage.write_text(storage.join(output, HEADS), json.dumps(document, indent=2) + "\n")
+    storage.write_text(storage.join(output, run_directory.HEADS), json.dumps(document, indent=2) + "\n")
     unfinished.remove()
     return document
 
@@ -127,7 +117,7 @@ def _parent(spec: DatasetSpec, features: str, data: str) -> DatasetSpec:
 def _run(trainer, settings, seed, test, spec, folder, bar, *, standardise):
     """Train and test one head, and write its folder."""
     head = trainer.train(settings, seed=seed, on_epoch=lambda metrics: bar.update())
-    probabilities = head.model.predict(test.array.astype("float32"), batch_size=256, verbose=0)
+    probabilities = head.probabilities(test.array)
     tested = test_metrics(probabilities, test.labels)
     last = head.history[-1]
     result = {
@@ -147,7 +137,7 @@ def _run(trainer, settings, seed, test, spec, folder, bar, *, standardise):
         "class_names": spec.class_names,
     }
     storage.write_text(storage.join(folder, "settings.json"), json.dumps(recorded, indent=2) + "\n")
-    storage.write_text(storage.join(folder, "metrics.jsonl"), _lines(head.history))
+    storage.write_text(storage.join(folder, run_directory.METRICS), _lines(head.history))
     storage.write_text(
         storage.join(folder, "predictions.jsonl"),
         _lines(
@@ -159,7 +149,7 @@ def _run(trainer, settings, seed, test, spec, folder, bar, *, standardise):
             for clip, answer in zip(test.clips, probabilities)
         ),
     )
-    storage.write_text(storage.join(folder, "result.json"), json.dumps(result, indent=2) + "\n")
+    storage.write_text(storage.join(folder, run_directory.RESULT), json.dumps(result, indent=2) + "\n")
 
 
 def _saved(model) -> bytes:
@@ -198,28 +188,3 @@ def _baseline(name: str, examples: Mapping[str, Examples], num_classes: int) -> 
     probabilities = logistic_regression(examples["train"], examples["test"], num_classes=num_classes)
     tested = test_metrics(probabilities, examples["test"].labels)
     return {"name": name, "test_accuracy": tested["accuracy"], "test_loss": tested["loss"]}
-
-
-def table(document: Mapping[str, Any]) -> list[str]:
-    """The results as lines of text: ours, and what the thesis reports for the setup of that name."""
-    seeds = document["num_seeds"]
-    head = f"{'':34}{'hidden':>10}{'Nesterov':>10}{'batch':>7}{'test loss':>11}{'test acc.':>16}{'valid.':>8}{'thesis':>14}"
-    lines = [head]
-    for row in document["results"]:
-        settings = row["settings"]
-        spread = f" ± {row['test_accuracy_std']:.3f}" if row["test_accuracy_std"] is not None else ""
-        reported = thesis.REPORTED.get(row["name"])
-        beside = f"{reported.test_accuracy:.2f} ({reported.test_loss:.2f})" if reported else ""
-        validation = "" if row["validation_accuracy"] is None else f"{row['validation_accuracy']:.3f}"
-        lines.append(
-            f"{row['name']:34}{'-'.join(map(str, settings['hidden_units'])):>10}"
-            f"{'yes' if settings['nesterov'] else 'no':>10}{settings['batch_size']:>7}{row['test_loss']:>11.3f}"
-            f"{row['test_accuracy']:>9.3f}{spread:<8}{validation:>7}{beside:>14}".rstrip()
-        )
-    for row in document["baselines"]:
-        lines.append(f"{row['name']:34}{'':27}{row['test_loss']:>11.3f}{row['test_accuracy']:>9.3f}")
-    lines.append(
-        f"({seeds} seed{'s: mean ± deviation' if seeds > 1 else ''}; thesis: other recordings, ImageNet weights; "
-        "test accuracy and loss)"
-    )
-    return lines

@@ -31,7 +31,7 @@ def main(positional, beam_args):
     quiet.import_tensorflow()
     import dataclasses
 
-    from launch import head_runs
+    from launch import head_runs, run_directory
     from model import thesis
 
     for name in FLAGS.setups:
@@ -50,7 +50,7 @@ def main(positional, beam_args):
         show_progress=not FLAGS.quiet,
         provenance=command.provenance(features=FLAGS.features, data=FLAGS.data),
     )
-    for line in head_runs.table(document):
+    for line in run_directory.table(document):
         command.say(line)
     weights = document["weights"]
     command.say(f"features: {weights['source']} weights ({weights['digest'][:12]}); runs in {FLAGS.output}")

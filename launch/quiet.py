@@ -1,4 +1,4 @@
-"""Keeps what C libraries print by themselves off the user's terminal: TensorFlow's start-up, mpg123's remarks on odd files.
+"""Keeps what C libraries print off the user's terminal: TensorFlow's start-up, mpg123's remarks on odd files.
 
 They write to file descriptor 2, where no logging level of Python's reaches them.
 """
@@ -11,7 +11,7 @@ import tempfile
 
 @contextlib.contextmanager
 def native_stderr_held():
-    """Python's sys.stderr goes on to the terminal; what else is written to descriptor 2 shows only if an error follows."""
+    """Python's sys.stderr goes on to the terminal; what else is written to descriptor 2 shows if an error follows."""
     sys.stderr.flush()
     terminal = os.dup(2)
     python_stderr = sys.stderr

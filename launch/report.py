@@ -1,6 +1,6 @@
 """heads and the datasets they come from to one HTML file: tables, curves, log-mel pictures, settings.
 
-  melcache report --run=runs/notes
+melcache report --run=runs/notes
 """
 
 from absl import flags

@@ -1,13 +1,13 @@
-"""One self-contained HTML page about a run: data, pictures, curves, tables, settings. The library call behind `report`."""
+"""One self-contained HTML page about a run: results, curves, data, settings. The library call behind `report`."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
-from launch import head_runs, report_pictures
+from launch import report_pictures, run_directory
 from model import thesis
 from tfdata import layout, records, schema, storage
 from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec
@@ -26,10 +26,7 @@ def write_report(*, run: str, output: str, features: str | None, data: str | Non
     Raises:
       DatasetError: no finished run, or datasets that are not those it was made from.
     """
-    path = storage.join(run, head_runs.HEADS)
-    if not storage.exists(path):
-        raise DatasetError(f"no finished heads in {run} (no {head_runs.HEADS}): run melcache heads --output={run}")
-    heads = json.loads(storage.read_text(path))
+    heads = run_directory.read_heads(run)
     features = features or heads["features_path"]
     features_spec = layout.read_spec(features, FEATURES)
     _check_same(features, features_spec.fingerprint, heads["features"], run, flag="features")
@@ -51,18 +48,28 @@ def write_report(*, run: str, output: str, features: str | None, data: str | Non
         reported=thesis.REPORTED,
         best=best,
         confusion=_confusion(run, best),
-        log_mels=jinja2.utils.markupsafe.Markup(_log_mels(data, clips_spec)),
-        curves=jinja2.utils.markupsafe.Markup(report_pictures.curves(_histories(run, heads))),
+        log_mels=Markup(_log_mels(data, clips_spec)),
+        curves=Markup(report_pictures.curves(_histories(run, heads))),
         settings={
             "clips": clips_spec.settings,
             "features": {**features_spec.settings, "precision": features_spec.array.dtype},
-            "heads": {**{row["name"]: row["settings"] for row in heads["results"]},
-                      "standardise": heads["standardise"], "num_seeds": heads["num_seeds"]},
+            "heads": {
+                **{row["name"]: row["settings"] for row in heads["results"]},
+                "standardise": heads["standardise"],
+                "num_seeds": heads["num_seeds"],
+            },
         },
-        fingerprints={"clips": clips_spec.fingerprint, "weights": heads["weights"]["digest"],
-                      "features": features_spec.fingerprint},
-        commands=[clips_spec.provenance.get("command"), features_spec.provenance.get("command"),
-                  heads["provenance"].get("command"), command],
+        fingerprints={
+            "clips": clips_spec.fingerprint,
+            "weights": heads["weights"]["digest"],
+            "features": features_spec.fingerprint,
+        },
+        commands=[
+            clips_spec.provenance.get("command"),
+            features_spec.provenance.get("command"),
+            heads["provenance"].get("command"),
+            command,
+        ],
     )
     storage.write_text(output, html)
 
@@ -86,21 +93,14 @@ def _log_mels(data: str, spec: DatasetSpec) -> str:
     return report_pictures.log_mel_pictures([found[label] for label in sorted(found)], spec.settings["log_mel"])
 
 
-def _runs(run: str, row: Mapping[str, Any]) -> list[str]:
-    return [storage.join(run, row["run"], f"seed{seed}") for seed in row["seeds"]]
-
-
 def _histories(run: str, heads: Mapping[str, Any]) -> dict[str, list[list[dict]]]:
     return {
-        row["name"]: [
-            [json.loads(line) for line in storage.read_text(storage.join(folder, "metrics.jsonl")).splitlines()]
-            for folder in _runs(run, row)
-        ]
+        row["name"]: [run_directory.read_metrics(run, row["name"], seed) for seed in row["seeds"]]
         for row in heads["results"]
     }
 
 
 def _confusion(run: str, row: Mapping[str, Any]) -> list[list[int]]:
     """The confusion matrix of one setup, summed over its seeds."""
-    matrices = [json.loads(storage.read_text(storage.join(folder, "result.json")))["confusion"] for folder in _runs(run, row)]
+    matrices = [run_directory.read_result(run, row["name"], seed)["confusion"] for seed in row["seeds"]]
     return np.sum(matrices, axis=0).tolist()

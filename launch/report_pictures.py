@@ -71,7 +71,9 @@ def curves(histories: Mapping[str, Sequence[Sequence[dict]]]) -> str:
                 epochs = [metrics["epoch"] for metrics in runs[0]]
                 axis.plot(epochs, values.mean(axis=0), color=colour, label=name, linewidth=1.6)
                 if len(runs) > 1:
-                    axis.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+                    axis.fill_between(
+                        epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0
+                    )
             axis.set(title=title, xlabel="epoch")
             if key.endswith("loss"):
                 axis.set_yscale("log")
@@ -89,5 +91,7 @@ def _svg(figure: Figure, name: str, description: str) -> str:
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'id="((?:figure|axes|text|line2d|patch|matplotlib|legend|QuadMesh|FillBetween)[^"]*)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(
+        r'id="((?:figure|axes|text|line2d|patch|matplotlib|legend|QuadMesh|FillBetween)[^"]*)"', rf'id="{name}-\1"', svg
+    )
     return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)

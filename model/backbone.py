@@ -22,6 +22,7 @@ import tensorflow as tf
 FEATURE_SHAPE = (3, 3, 1536)
 IMAGENET, RANDOM = "imagenet", "random"
 _DOWNLOAD_TIMEOUT_S = 30.0
+_CALIBRATION_MOMENTUM = 0.9
 
 
 class WeightsError(ValueError):
@@ -137,8 +138,8 @@ def _load_imagenet(backbone: keras.Model) -> None:
             )
     except Exception as error:  # Keras raises a bare Exception where the download fails
         raise WeightsError(
-            f"the ImageNet weights can't be had ({_first_line(error)}). Where there is a network, Keras downloads them to "
-            "~/.keras/models; or copy the file there, or name it with --weights=PATH, or go on without with --weights=random"
+            f"the ImageNet weights can't be had ({_first_line(error)}). Where there is a network, Keras downloads them "
+            "to ~/.keras/models; or copy the file there, or name it with --weights=PATH, or use --weights=random"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout_s)
@@ -159,16 +160,18 @@ def randomise(backbone: keras.Model, seed: int) -> None:
         variable.assign(values.astype(np.float32))
 
 
-def calibrate(backbone: keras.Model, images: Iterable[tf.Tensor]) -> None:
-    """Set all batch-norm statistics to those of `images` (batches [n, size, size, 3] of training clips), averaged by batch.
+def calibrate(backbone: keras.Model, batches: Iterable[tf.Tensor]) -> None:
+    """Move batch-norm statistics towards those of images, batches [n, size, size, 3] of training clips, as training does.
 
-    Without this a random network's features are so small (std 0.01) that no head learns from them.
+    For random weights, whose features would otherwise be so small (std 0.01) that no head learns from them. The moving
+    averages' momentum is 0.9, so that 20 batches leave an eighth of the start: a deep random network that is normalised
+    to the full at every layer is chaotic, it sends near clips to far features (docs/architecture.md has figures).
     """
     layers = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
     usual = [layer.momentum for layer in layers]
-    for count, batch in enumerate(images):
-        for layer in layers:
-            layer.momentum = count / (count + 1)  # makes the moving average the mean of all batches so far
+    for layer in layers:
+        layer.momentum = _CALIBRATION_MOMENTUM
+    for batch in batches:
         backbone(batch, training=True)
     for layer, momentum in zip(layers, usual):
         layer.momentum = momentum
@@ -181,7 +184,7 @@ def batch_norm_statistics(backbone: keras.Model) -> dict[str, np.ndarray]:
 
 
 def weights_digest(backbone: keras.Model) -> str:
-    """sha256 over shape and values of all variables in order: equal networks have equal digests, whatever their file."""
+    """sha256 over shape and values of all variables in order: equal networks have equal digests, whatever the file."""
     result = hashlib.sha256()
     for variable in backbone.variables:
         result.update(repr(tuple(variable.shape)).encode())

@@ -7,27 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from model.head_settings import HeadSettings
 from model.standardise import Standardiser, span_basis
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadSettings:
-    """One head and how it is trained. The learning rate at batch t is learning_rate / (1 + decay_rate * t)."""
-
-    hidden_units: tuple[int, ...]
-    learning_rate: float
-    decay_rate: float
-    momentum: float
-    nesterov: bool
-    batch_size: int
-    epochs: int
-
-    def __post_init__(self):
-        for name in ("learning_rate", "batch_size", "epochs"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be at least 0 and below 1, got {self.momentum}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +29,17 @@ class TrainedHead:
 
     Attributes:
       model: features as stored to probabilities; standardisation is its first layer, so the statistics travel with it.
-      history: for each epoch: epoch (from 1), learning_rate (of its last batch), train_loss and train_accuracy (mean over
-        its batches, as Keras reports them), and validation_loss, validation_accuracy where there is a validation split.
+      history: for each epoch: epoch (from 1), learning_rate (of its last batch), train_loss and train_accuracy (mean
+        over its batches, as Keras reports them), and validation_loss, validation_accuracy where there is such a split.
     """
 
     model: keras.Model
     history: list[dict[str, float]]
+
+    def probabilities(self, features: np.ndarray, batch_size: int = 1024) -> np.ndarray:
+        """Features [n, ...] as stored to float32 [n, num_classes]."""
+        batches = (features[i : i + batch_size].astype(np.float32) for i in range(0, len(features), batch_size))
+        return np.concatenate([self.model(batch, training=False).numpy() for batch in batches])
 
 
 class HeadTrainer:

@@ -32,8 +32,8 @@ def span_basis(values: np.ndarray) -> np.ndarray | None:
     """An orthonormal basis [num_values, clips] of the span of training features, or None where it would save nothing.
 
     Gradient descent never leaves start + span: the gradient of a first layer's kernel is a sum of its inputs. And with
-    momentum it is equivariant to a rotation of the inputs, so training on `values @ basis` takes the same way as training
-    on `values`, at clips / num_values of the arithmetic.
+    momentum it is equivariant to a rotation of the inputs, so training on `values @ basis` takes the same way as
+    training on `values`, at clips / num_values of the arithmetic.
     """
     num_clips, num_values = values.shape
     return np.linalg.qr(values.T)[0] if num_clips < num_values else None

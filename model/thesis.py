@@ -1,12 +1,12 @@
 """The source system's four heads, and what it reported for them.
 
 A bachelor thesis on musical-instrument classification: Inception-ResNet-v2 with ImageNet weights, frozen, a new head on
-top, 1,301 notes of seven instruments of the Vienna Symphonic Library (commercial, so its figures are not repeatable here).
+top, 1,301 notes of seven instruments of the Vienna Symphonic Library (commercial, so its figures can't be repeated).
 """
 
 import dataclasses
 
-from model.heads import HeadSettings
+from model.head_settings import HeadSettings
 
 # lr_t = 0.045 / (1 + 0.9 t), t counting batches: the `decay` argument of the Keras of its day, which today's ignores.
 _COMMON = dict(learning_rate=0.045, decay_rate=0.9, momentum=0.9, epochs=50)

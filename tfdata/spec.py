@@ -55,7 +55,7 @@ class ArraySpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """One split as written: how many clips in each shard, in each class (in the order of `class_names`), and bytes in all."""
+    """One split as written: clips in each shard, clips in each class (ordered as `class_names`), and bytes in all."""
 
     shard_lengths: tuple[int, ...]
     class_counts: tuple[int, ...]

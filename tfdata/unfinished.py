@@ -76,7 +76,7 @@ class Unfinished:
             if begun.get(name) != now.get(name):
                 raise DatasetError(
                     f"{self.output} holds an unfinished job with {name}={begun.get(name)}, this one has "
-                    f"{name}={now.get(name)}: repeat that job's command to finish it, or remove {self.output} to begin anew"
+                    f"{name}={now.get(name)}: repeat that job's command to finish it, or remove {self.output}"
                 )
         return True
 
