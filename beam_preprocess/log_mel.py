@@ -16,7 +16,8 @@ class LogMel:
 
     def __init__(self, settings: LogMelSettings):
         self.settings = settings
-        self._window = librosa.filters.get_window("hann", settings.n_fft, fftbins=True).astype(np.float32)
+        # In float64, as librosa's: a float32 transform's rounding shows beside loud partials, where 1e-9 is left.
+        self._window = librosa.filters.get_window("hann", settings.n_fft, fftbins=True)
         self._filters = librosa.filters.mel(
             sr=settings.sample_rate_hz,
             n_fft=settings.n_fft,
@@ -36,7 +37,7 @@ class LogMel:
             raise ValueError(f"expected [{settings.num_samples}] samples, got {list(samples.shape)}")
         padded = np.pad(samples.astype(np.float32, copy=False), settings.n_fft // 2)
         frames = np.lib.stride_tricks.sliding_window_view(padded, settings.n_fft)[:: settings.hop_length]
-        spectrum = np.abs(np.fft.rfft(frames * self._window, axis=1))
+        spectrum = np.abs(np.fft.rfft(frames * self._window, axis=1).astype(np.complex64))
         if settings.power != 1.0:
             spectrum **= settings.power
         return np.log(np.maximum(self._filters @ spectrum.T, np.float32(settings.log_floor)))

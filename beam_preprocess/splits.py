@@ -28,9 +28,9 @@ def assign_splits(items: Sequence[Item], settings: SplitSettings) -> dict[str, s
     """Clip id to split name.
 
     Clips that share a group or their content form one unit, which goes to one split. A manifest's split wins for its
-    whole unit. The other units are taken in an order shuffled by hash; each goes to the split that is furthest below
-    its share of the unit's classes, and moves of single units then bring the counts as near to the asked fractions as
-    single moves can. Where every unit is one clip, counts are exact: round(share x clips of the class).
+    whole unit. The others are taken in an order shuffled by hash; each goes to the split where it fits and that is
+    furthest below its share of the unit's classes, and moves of single units then bring the counts as near to the
+    asked fractions as single moves can. Where every unit is one clip, counts are exact: the class's share, rounded.
 
     Raises:
       DatasetError: a class has too few units to stand in every split, or a unit is wanted in two splits.
@@ -49,13 +49,7 @@ def assign_splits(items: Sequence[Item], settings: SplitSettings) -> dict[str, s
         have[split].update(counts[key])
     free = [key for key in order if key not in chosen]
     for key in free:
-        chosen[key] = max(
-            fractions,
-            key=lambda split: sum(
-                number * (goal[split][label] - have[split][label]) / max(goal[split][label], 1)
-                for label, number in counts[key].items()
-            ),
-        )
+        chosen[key] = max(fractions, key=lambda split: _room(counts[key], have[split], goal[split]))
         have[chosen[key]].update(counts[key])
     _move_to_goal(free, chosen, counts, have, goal)
     return {item.id: chosen[key] for key, unit in units.items() for item in unit}
@@ -152,6 +146,13 @@ def _goal(counts: Mapping[str, collections.Counter], fractions: Mapping[str, flo
                 rest -= goal[split][label]
         goal["train"][label] = rest
     return goal
+
+
+def _room(unit: Mapping[str, int], have: Mapping[str, int], goal: Mapping[str, int]) -> tuple[float, float]:
+    """How well a unit fits into a split: first how little it would overshoot, then how far the split is below."""
+    overshoot = sum(max(0, have[label] + number - goal[label]) for label, number in unit.items())
+    below = sum(number * (goal[label] - have[label]) / max(goal[label], 1) for label, number in unit.items())
+    return -overshoot, below
 
 
 def _move_to_goal(free, chosen, counts, have, goal) -> None:

@@ -117,10 +117,10 @@ def _set_weights(network, data: str, clips: DatasetSpec, image, *, weights: str,
     backbones.calibrate(network, (to_image(log_mel) for log_mel in batches))
     return {
         "source": backbones.RANDOM,
-        "digest": backbones.weights_digest(network),
         "seed": seed,
         "calibration_batches": _CALIBRATION_BATCHES,
         "calibration_batch_size": _CALIBRATION_BATCH_SIZE,
+        "digest": backbones.weights_digest(network),
     }
 
 

@@ -7,6 +7,7 @@ and go, vibrato and breath. Real recordings are harder and more varied.
 import csv
 import dataclasses
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import soundfile
@@ -16,7 +17,7 @@ from tfdata import storage
 _DURATION_S = 1.3
 # Each recording in the next of these, as recordings from many sources would be.
 _FORMATS = [("wav", 44_100, 1), ("flac", 48_000, 2), ("ogg", 44_100, 1), ("aiff", 22_050, 1), ("mp3", 44_100, 2)]
-_DYNAMICS = {"pp": 0.08, "mf": 0.3, "f": 0.7}  # peak amplitude
+DYNAMICS = {"pp": 0.08, "mf": 0.3, "f": 0.7}  # peak amplitude
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,32 +88,41 @@ def _breath(num_samples: int, formant_hz: float, sample_rate_hz: int, rng: np.ra
     return shaped / shaped.std()
 
 
-def write_orchestra(directory: str, *, num_pitches: int, seed: int, broken: bool = True) -> str:
-    """Write notes in a folder for each instrument, and a manifest.
+def write_orchestra(
+    directory: str,
+    *,
+    num_pitches: int,
+    seed: int,
+    instruments: Sequence[str] = tuple(INSTRUMENTS),
+    dynamics: Sequence[str] = tuple(DYNAMICS),
+) -> str:
+    """Write notes in a folder for each instrument, one broken file in some of the folders, and a manifest.
 
     Args:
-      num_pitches: evenly over each instrument's range; each at three dynamics.
+      num_pitches: evenly over each instrument's range.
       seed: of the small differences between notes.
-      broken: whether to add four files that no reader can use.
+      instruments: of INSTRUMENTS.
+      dynamics: of DYNAMICS; each pitch is played at each.
     Returns:
       the manifest's path: path, label, pitch, dynamic, group (instrument and pitch, whose notes are near-copies).
     """
     rows = []
-    for name, instrument in INSTRUMENTS.items():
+    for name in instruments:
+        instrument = INSTRUMENTS[name]
         for index, midi in enumerate(np.linspace(instrument.low, instrument.high, num_pitches).round().astype(int)):
-            for step, (dynamic, loudness) in enumerate(_DYNAMICS.items()):
-                extension, rate_hz, channels = _FORMATS[(index * len(_DYNAMICS) + step) % len(_FORMATS)]
+            for step, dynamic in enumerate(dynamics):
+                extension, rate_hz, channels = _FORMATS[(index * len(dynamics) + step) % len(_FORMATS)]
                 rng = np.random.default_rng([seed, midi, step, *name.encode()])
-                note = synthesise(instrument, int(midi), loudness, sample_rate_hz=rate_hz, rng=rng)
+                note = synthesise(instrument, int(midi), DYNAMICS[dynamic], sample_rate_hz=rate_hz, rng=rng)
                 path = f"{name}/{name}_{midi}_{dynamic}.{extension}"
                 file = io.BytesIO()
                 soundfile.write(file, np.stack([note] * channels, axis=1), rate_hz, format=extension.upper())
                 storage.write_bytes(storage.join(directory, path), file.getvalue())
                 rows.append({"path": path, "label": name, "pitch": midi, "dynamic": dynamic, "group": f"{name}_{midi}"})
-    if broken:
-        for path, content in _broken_files().items():
+    for path, content in _broken_files().items():
+        label = path.split("/")[0]
+        if label in instruments:
             storage.write_bytes(storage.join(directory, path), content)
-            label = path.split("/")[0]
             rows.append({"path": path, "label": label, "pitch": "", "dynamic": "", "group": path})
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))

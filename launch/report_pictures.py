@@ -8,6 +8,7 @@ import librosa
 import librosa.display
 import matplotlib
 import numpy as np
+from markupsafe import escape
 from matplotlib.figure import Figure
 
 _INK = "#010203"  # stands for the page's text colour until the SVG is written
@@ -91,7 +92,6 @@ def _svg(figure: Figure, name: str, description: str) -> str:
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(
-        r'id="((?:figure|axes|text|line2d|patch|matplotlib|legend|QuadMesh|FillBetween)[^"]*)"', rf'id="{name}-\1"', svg
-    )
-    return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+    # Ids are unique within a figure; the page holds several.
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)

@@ -161,11 +161,12 @@ def randomise(backbone: keras.Model, seed: int) -> None:
 
 
 def calibrate(backbone: keras.Model, batches: Iterable[tf.Tensor]) -> None:
-    """Move batch-norm statistics towards those of images, batches [n, size, size, 3] of training clips, as training does.
+    """Move batch-norm statistics towards those of images, batches [n, size, size, 3] of training clips.
 
-    For random weights, whose features would otherwise be so small (std 0.01) that no head learns from them. The moving
-    averages' momentum is 0.9, so that 20 batches leave an eighth of the start: a deep random network that is normalised
-    to the full at every layer is chaotic, it sends near clips to far features (docs/architecture.md has figures).
+    For random weights, whose features would otherwise be so small (std 0.01) that no head learns from them. As in
+    training, moving averages are taken; their momentum is 0.9, so that 20 batches leave an eighth of the start: a deep
+    random network that is normalised to the full at every layer is chaotic, it sends near clips to far features
+    (docs/architecture.md has figures).
     """
     layers = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
     usual = [layer.momentum for layer in layers]

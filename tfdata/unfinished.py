@@ -72,7 +72,7 @@ class Unfinished:
         except FileNotFoundError:
             return False  # interrupted before anything was done
         now = _flat(json.loads(json.dumps(identity)))
-        for name in sorted(begun.keys() | now.keys()):
+        for name in [*now, *(begun.keys() - now.keys())]:
             if begun.get(name) != now.get(name):
                 raise DatasetError(
                     f"{self.output} holds an unfinished job with {name}={begun.get(name)}, this one has "

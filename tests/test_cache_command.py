@@ -1,0 +1,101 @@
+"""`melcache cache`: cached features are the live network's, and bad input is named."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from model import backbone as backbones
+from tfdata import clips as clip_streams
+from tfdata import layout
+
+
+def test_cached_features_are_the_live_networks(clips_dir, features_dir):
+    clips, features = layout.read_spec(str(clips_dir)), layout.read_spec(str(features_dir))
+    network = backbones.build_backbone(features.settings["image"]["size"])
+    backbones.randomise(network, features.settings["weights"]["seed"])
+    moving = [variable for variable in network.variables if "moving_" in variable.path]
+    stored = np.load(features_dir / "batch_norm.npz")
+    for variable, name in zip(moving, sorted(stored), strict=True):
+        variable.assign(stored[name])
+    # Seed and statistics are all there is to know of random weights.
+    assert backbones.weights_digest(network) == features.settings["weights"]["digest"]
+
+    assert features.array.shape == (3, 3, 1536) and features.array.dtype == "float16"
+    image = backbones.ImageSettings(**features.settings["image"])
+    assert (image.low, image.high) == (clips.statistics["train"]["min"], clips.statistics["train"]["max"])
+    for split in clips.splits:
+        ours = clip_streams.load_split(str(clips_dir), clips, split)
+        theirs = clip_streams.load_split(str(features_dir), features, split)
+        assert theirs.clips == ours.clips
+        live = network(backbones.LateImage(image)(ours.array.astype(np.float32)), training=False).numpy()
+        np.testing.assert_allclose(theirs.array, live, atol=2e-3, rtol=2e-3)  # float16
+        assert theirs.array.std() > 0.1
+
+
+def test_the_spec_names_parent_and_weights(clips_dir, features_dir):
+    clips, features = layout.read_spec(str(clips_dir)), layout.read_spec(str(features_dir))
+    assert features.parent["fingerprint"] == clips.fingerprint
+    assert features.settings["weights"]["source"] == "random" and len(features.settings["weights"]["digest"]) == 64
+    assert features.class_names == clips.class_names
+    assert {n: s.shard_lengths for n, s in features.splits.items()} == {
+        n: s.shard_lengths for n, s in clips.splits.items()
+    }
+
+
+def test_tensorflow_datasets_reads_features(features_dir):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    builder = tfds.builder_from_directory(str(features_dir))
+    spec = layout.read_spec(str(features_dir))
+    ours = clip_streams.load_split(str(features_dir), spec, "test")
+    theirs = list(tfds.as_numpy(builder.as_dataset(split="test", shuffle_files=False)))
+    np.testing.assert_array_equal(np.stack([example["feature"] for example in theirs]), ours.array)
+    assert [int(example["label"]) for example in theirs] == ours.labels.tolist()
+
+
+def test_an_interrupted_run_is_continued_to_the_same_bytes(clips_dir, features_dir, melcache, melcache_json, tmp_path):
+    """Half of the shards stand; the rest is made by the same command, and other settings are refused before."""
+    import json
+
+    spec = layout.read_spec(str(features_dir))
+    half = tmp_path / "half"
+    (half / "unfinished").mkdir(parents=True)
+    identity = {"data": spec.parent["fingerprint"], "precision": "float16", **spec.settings}
+    (half / "unfinished" / "job.json").write_text(json.dumps(identity))
+    shards = sorted(features_dir.glob("features-*"))
+    for shard in shards[::2]:
+        shutil.copy(shard, half)
+    command = ["cache", f"--data={clips_dir}", f"--output={half}", "--weights=random", "--batch_size=8"]
+    refused = melcache(*command, "--seed=1")
+    assert refused.returncode == 1 and "weights.seed=0, this one has weights.seed=1" in refused.stderr
+    melcache_json(*command)
+    for shard in shards:
+        assert (half / shard.name).read_bytes() == shard.read_bytes(), shard.name
+    assert (half / "COMPLETED").read_text() == (features_dir / "COMPLETED").read_text()
+
+
+def test_without_a_network_imagenet_is_an_error_that_says_what_to_do(clips_dir, melcache, tmp_path):
+    closed = {"KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    done = melcache("cache", f"--data={clips_dir}", f"--output={tmp_path}/f", "--json", env=closed)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "ImageNet weights can't be had" in done.stderr and "--weights=PATH" in done.stderr
+    assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, status, expected",
+    [
+        (["--output={out}"], 2, "--data must be given"),
+        (["--data=/nowhere", "--output={out}"], 1, "no dataset at /nowhere"),
+        (["--data={features}", "--output={out}"], 1, "holds features, expected log_mel"),
+        (["--data={clips}", "--output={features}"], 1, "is already complete"),
+        (["--data={clips}", "--output={clips}/.."], 1, "not empty"),
+        (["--data={clips}", "--output={out}", "--weights=/nowhere.h5"], 1, "/nowhere.h5: no such file"),
+        (["--data={clips}", "--output={out}", "--batch_size=0"], 2, "batch_size"),
+    ],
+)
+def test_bad_command_lines_fail_in_one_line(arguments, status, expected, clips_dir, features_dir, melcache, tmp_path):
+    places = {"clips": clips_dir, "features": features_dir, "out": tmp_path / "out"}
+    done = melcache("cache", "--quiet", *(argument.format(**places) for argument in arguments))
+    assert done.returncode == status and expected in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()

@@ -1,0 +1,312 @@
+"""`melcache prepare` as people run it: the dataset it makes, bad input, interruption."""
+
+import collections
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from tests_support import write_manifest
+
+from tfdata import clips, layout
+
+
+def manifest_rows(orchestra):
+    import csv
+
+    with open(orchestra / "notes.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files(directory):
+    return {path.name: path.read_bytes() for path in pathlib.Path(directory).iterdir()}
+
+
+def test_makes_a_whole_dataset_of_a_manifest(clips_dir, orchestra):
+    spec = layout.read_spec(str(clips_dir))
+    assert spec.class_names == ("cello", "flute", "oboe")
+    assert spec.metadata_columns == ("pitch", "dynamic", "group")
+    assert {name: split.num_clips for name, split in spec.splits.items()} == {"train": 6, "validation": 3, "test": 3}
+    assert all(count >= 1 for split in spec.splits.values() for count in split.class_counts)
+    seen = set()
+    for name in spec.splits:
+        split = clips.load_split(str(clips_dir), spec, name)
+        for clip, image in zip(split.clips, split.array):
+            assert clip.recording.startswith(spec.class_names[clip.label] + "/")
+            assert clip.metadata["group"] == clip.group == f"{spec.class_names[clip.label]}_{clip.metadata['pitch']}"
+            assert image.dtype == np.float16 and np.isfinite(image).all() and image.std() > 1
+        seen |= {clip.recording for clip in split.clips}
+    rejects = {reject["path"]: reject for reject in layout.read_rejects(str(clips_dir))}
+    assert seen | set(rejects) == {row["path"] for row in manifest_rows(orchestra)}
+    assert set(rejects) == {"cello/not_numbers.wav", "flute/no_audio.wav", "oboe/empty.mp3"}
+    assert all(
+        reject["stage"] == "decode" and reject["reason"] and reject["content_hash"] for reject in rejects.values()
+    )
+    assert not (clips_dir / "unfinished").exists()
+
+
+def test_json_line_tells_what_was_made(orchestra, melcache_json, tmp_path):
+    told = melcache_json("prepare", f"--input={orchestra}", f"--output={tmp_path}/d", "--max_reject_fraction=0.3")
+    spec = layout.read_spec(f"{tmp_path}/d")
+    assert told["fingerprint"] == spec.fingerprint and told["output"] == f"{tmp_path}/d"
+    assert (told["num_recordings"], told["num_clips"], told["num_rejects"]) == (12, 12, 4)
+    # Folder mode: every file is used or named, the manifest that lies about too.
+    assert {"notes.csv": "stands outside a class folder"}.items() <= {
+        reject["path"]: reject["reason"] for reject in layout.read_rejects(f"{tmp_path}/d")
+    }.items()
+
+
+def test_tensorflow_datasets_reads_it(clips_dir):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    builder = tfds.builder_from_directory(str(clips_dir))
+    spec = layout.read_spec(str(clips_dir))
+    assert {name: info.num_examples for name, info in builder.info.splits.items()} == {
+        name: split.num_clips for name, split in spec.splits.items()
+    }
+    ours = clips.load_split(str(clips_dir), spec, "train")
+    theirs = list(tfds.as_numpy(builder.as_dataset(split="train", shuffle_files=False)))
+    assert [example["id"].decode() for example in theirs] == [clip.id for clip in ours.clips]
+    np.testing.assert_array_equal(np.stack([example["log_mel"] for example in theirs]), ours.array)
+    assert [example["metadata"]["pitch"].decode() for example in theirs] == [c.metadata["pitch"] for c in ours.clips]
+    assert builder.info.features["label"].names == list(spec.class_names)
+
+
+def test_same_input_gives_the_same_bytes_also_after_an_interruption(
+    orchestra, clips_dir, melcache_json, tmp_path, monkeypatch
+):
+    from beam_preprocess import workspace
+    from beam_preprocess.prepare import prepare
+    from beam_preprocess.settings import PrepareSettings
+
+    settings = PrepareSettings(group="group")
+    arguments = dict(manifest=f"{orchestra}/notes.csv", max_reject_fraction=0.3, settings=settings, show_progress=False)
+    monkeypatch.setattr(workspace, "RECORDINGS_PER_PART", 4)
+    prepare(output=f"{tmp_path}/whole", **arguments)
+    # Cut off after two of four parts, and with a torn temporary file such as a kill leaves behind.
+    killed = tmp_path / "killed"
+    done = 0
+    write_part = workspace.Workspace.write_part
+
+    def die_at_the_third(self, *args):
+        nonlocal done
+        done += 1
+        if done > 2:
+            raise SystemExit("killed")
+        write_part(self, *args)
+
+    monkeypatch.setattr(workspace.Workspace, "write_part", die_at_the_third)
+    with pytest.raises(BaseException):  # noqa: B017  (what Beam makes of it is Beam's affair)
+        prepare(output=str(killed), beam_args=["--runner=FnApiRunner"], **arguments)
+    monkeypatch.setattr(workspace.Workspace, "write_part", write_part)
+    assert (killed / "unfinished").exists() and not (killed / "COMPLETED").exists()
+    with pytest.raises(ValueError, match="split.seed=0, this one has split.seed=1"):
+        from beam_preprocess.settings import SplitSettings
+
+        prepare(
+            output=str(killed), **{**arguments, "settings": PrepareSettings(group="group", split=SplitSettings(seed=1))}
+        )
+    prepare(output=str(killed), **arguments)
+    assert files(tmp_path / "whole") == files(killed)
+
+
+def test_a_split_column_wins_and_labels_keep_their_order(orchestra, melcache_json, tmp_path):
+    rows = [row for row in manifest_rows(orchestra) if row["pitch"]]
+    splits = ["train", "train", "validation", "test"]
+    for index, row in enumerate(rows):
+        row["split"] = splits[index % 4]
+        row["path"] = str(orchestra / row["path"])
+    write_manifest(tmp_path / "m.csv", rows)
+    melcache_json("prepare", f"--manifest={tmp_path}/m.csv", f"--output={tmp_path}/d", "--classes=oboe,flute,cello")
+    spec = layout.read_spec(f"{tmp_path}/d")
+    assert spec.class_names == ("oboe", "flute", "cello")
+    wanted = {row["path"]: row["split"] for row in rows}
+    for name in spec.splits:
+        for clip in clips.load_split(f"{tmp_path}/d", spec, name).clips:
+            assert wanted[clip.recording] == name
+
+
+def test_equal_audio_under_two_labels_is_rejected_by_name(orchestra, melcache_json, tmp_path):
+    folder = tmp_path / "notes"
+    shutil.copytree(orchestra, folder)
+    source = next((folder / "cello").glob("cello_*"))
+    shutil.copy(source, folder / "flute" / f"stray{source.suffix}")
+    (folder / "cello" / "another.wav").write_bytes((folder / "cello" / "not_numbers.wav").read_bytes())
+    melcache_json("prepare", f"--input={folder}", f"--output={tmp_path}/d", "--max_reject_fraction=0.5")
+    reasons = {reject["path"]: reject["reason"] for reject in layout.read_rejects(f"{tmp_path}/d")}
+    assert f"cello/{source.name} is 'cello'" in reasons[f"flute/stray{source.suffix}"]
+    assert f"cello/{source.name}" in reasons
+
+
+def test_glob_takes_the_folder_for_the_class(orchestra, melcache_json, tmp_path):
+    told = melcache_json("prepare", f"--input={orchestra}/*/*_*_mf.*", f"--output={tmp_path}/d")
+    assert told["num_clips"] == 12 and told["num_rejects"] == 0
+    assert layout.read_spec(f"{tmp_path}/d").class_names == ("cello", "flute", "oboe")
+
+
+def test_odd_names_are_names_like_others(orchestra, melcache_json, tmp_path):
+    folder = tmp_path / "notes"
+    for name in ("cello", "flute"):
+        for index, note in enumerate(sorted((orchestra / name).glob(f"{name}_*"))):
+            strange = [
+                f"with space{note.suffix}",
+                f"quo'te\"{note.suffix}",
+                f"line\nbreak{note.suffix}",
+                f"flöte-笛{note.suffix}",
+            ]
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(note, folder / name / strange[index])
+    os.symlink(folder, folder / "cello" / "circle")
+    (folder / os.fsdecode(b"cello/\xff.wav")).write_bytes(b"x")
+    told = melcache_json("prepare", f"--input={folder}", f"--output={tmp_path}/d", "--max_reject_fraction=0.5")
+    assert told["num_clips"] == 8 and told["num_rejects"] == 1
+
+
+BAD = {
+    "no input": ([], 2, "--input or --manifest"),
+    "no output": (["--input={notes}"], 2, "--output must be given"),
+    "typo": (["--inptu={notes}", "--output={out}"], 2, "inptu"),
+    "stray word": (["--input={notes}", "out", "--output={out}"], 2, "'out'"),
+    "input does not exist": (["--input=/nowhere/notes", "--output={out}"], 1, "/nowhere/notes"),
+    "manifest does not exist": (["--manifest=/nowhere.csv", "--output={out}"], 1, "/nowhere.csv"),
+    "glob without match": (["--input={notes}/*/*.xyz", "--output={out}"], 1, "matches no files"),
+    "empty folder": (["--input={empty}", "--output={out}"], 1, "no recordings found in {empty}"),
+    "test fraction": (["--input={notes}", "--output={out}", "--test_fraction=1.2"], 1, "--test_fraction"),
+    "mels": (["--input={notes}", "--output={out}", "--n_mels=0"], 1, "--n_mels must be above 0"),
+    "too many rejects": (["--input={notes}", "--output={out}"], 1, "--max_reject_fraction=0.25"),
+    "group without manifest": (["--input={notes}", "--output={out}", "--group=player"], 1, "--manifest"),
+    "group not a column": (["--manifest={notes}/notes.csv", "--output={out}", "--group=player"], 1, "column 'player'"),
+    "unknown class": (["--manifest={notes}/notes.csv", "--output={out}", "--classes=cello,oboe,flutes"], 1,
+                      "unknown class 'flute' for flute/.*did you mean 'flutes'"),
+    "unwritable": (["--input={notes}", "--output=/proc/melcache/d", "--max_reject_fraction=1"], 1, "can't write"),
+    "a file as output": (["--input={notes}", "--output={file}", "--max_reject_fraction=1"], 1, "{file}"),
+    "not ours": (["--input={notes}", "--output={notes}", "--max_reject_fraction=1"], 1, "not empty"),
+    "beam option": (["--input={notes}", "--output={out}", "--", "--runer=DirectRunner"], 1, "--runer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_command_lines_fail_in_one_line(case, orchestra, melcache, tmp_path):
+    import re
+
+    arguments, status, expected = BAD[case]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    places = {"notes": orchestra, "out": tmp_path / "out", "empty": tmp_path / "empty", "file": tmp_path / "file"}
+    done = melcache("prepare", "--quiet", *(argument.format(**places) for argument in arguments))
+    assert done.returncode == status, done.stderr
+    assert re.search(expected.format(**places), done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "COMPLETED").exists()
+
+
+def test_manifest_without_a_needed_column_names_it(melcache, tmp_path):
+    write_manifest(tmp_path / "m.csv", [{"file": "a.wav", "label": "x"}])
+    done = melcache("prepare", f"--manifest={tmp_path}/m.csv", f"--output={tmp_path}/d")
+    assert done.returncode == 1 and "no column 'path'; its columns are: file, label" in done.stderr
+
+
+@pytest.mark.parametrize("count, words", [(1, "'solo' has 1 clip"), (2, "'solo' has 2 clips")])
+def test_a_class_too_small_to_split_is_named_and_nothing_is_left(count, words, orchestra, melcache, tmp_path):
+    rows = [row for row in manifest_rows(orchestra) if row["pitch"]]
+    rows = [{"path": str(orchestra / row["path"]), "label": row["label"]} for row in rows]
+    for row in rows[:count]:
+        row["label"] = "solo"
+    write_manifest(tmp_path / "m.csv", rows)
+    done = melcache("prepare", f"--manifest={tmp_path}/m.csv", f"--output={tmp_path}/d")
+    assert done.returncode == 1 and words in done.stderr and "Add recordings" in done.stderr
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_path_that_does_not_exist_is_a_named_reject(orchestra, melcache, melcache_json, tmp_path):
+    rows = [row for row in manifest_rows(orchestra) if row["pitch"]]
+    rows = [{"path": str(orchestra / row["path"]), "label": row["label"]} for row in rows]
+    write_manifest(tmp_path / "m.csv", [*rows, {"path": "gone.wav", "label": "oboe"}])
+    refused = melcache("prepare", f"--manifest={tmp_path}/m.csv", f"--output={tmp_path}/d", "--max_reject_fraction=0")
+    assert refused.returncode == 1 and "gone.wav: read: no such file" in refused.stderr
+    assert not (tmp_path / "d" / "COMPLETED").exists()
+    # The same command with a higher limit goes on from there.
+    told = melcache_json("prepare", f"--manifest={tmp_path}/m.csv", f"--output={tmp_path}/d")
+    assert told["num_rejects"] == 1 and told["num_clips"] == 12
+
+
+def test_a_complete_output_is_refused(clips_dir, orchestra, melcache):
+    before = files(clips_dir)
+    done = melcache("prepare", f"--manifest={orchestra}/notes.csv", f"--output={clips_dir}")
+    assert done.returncode == 1 and f"{clips_dir} is already complete" in done.stderr
+    assert files(clips_dir) == before
+
+
+def test_readers_refuse_what_is_incomplete_or_changed(clips_dir, melcache, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(clips_dir, copy)
+    (copy / "COMPLETED").unlink()
+    with pytest.raises(ValueError, match="not a complete dataset"):
+        layout.read_spec(str(copy))
+    (copy / "COMPLETED").write_text("")
+    spec = json.loads((copy / "spec.json").read_text())
+    spec["settings"]["log_mel"]["n_fft"] = 4096
+    (copy / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(ValueError, match="changed after it was written"):
+        layout.read_spec(str(copy))
+
+
+def test_a_missing_or_exchanged_shard_is_named(clips_dir, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(clips_dir, copy)
+    spec = layout.read_spec(str(copy))
+    first, second, *_ = layout.shard_paths(str(copy), spec, "train")
+    pathlib.Path(first).write_bytes(pathlib.Path(first).read_bytes() * 2)
+    with pytest.raises(ValueError, match=first):
+        clips.load_split(str(copy), spec, "train")
+    pathlib.Path(first).unlink()
+    with pytest.raises(ValueError, match=f"{first} is missing"):
+        clips.load_split(str(copy), spec, "train")
+
+
+def test_dry_run_writes_nothing(orchestra, melcache, tmp_path):
+    done = melcache("prepare", f"--input={orchestra}", f"--output={tmp_path}/d", "--dry_run")
+    assert done.returncode == 0 and "cello: 5 files" in done.stdout and not (tmp_path / "d").exists()
+
+
+def test_workers_do_not_import_tensorflow(melcache):
+    import subprocess
+    import sys
+
+    code = "import beam_preprocess.pipeline, sys; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=pathlib.Path(__file__).parent.parent
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_real_notes_both_ways(recordings_dir, melcache_json, tmp_path):
+    told = melcache_json("prepare", f"--input={recordings_dir}/notes", f"--output={tmp_path}/random")
+    assert told["splits"] == {"train": 832, "validation": 209, "test": 260} and told["num_rejects"] == 0
+    melcache_json("prepare", f"--manifest={recordings_dir}/notes.csv", "--group=group", f"--output={tmp_path}/grouped")
+    spec = layout.read_spec(f"{tmp_path}/grouped")
+    assert spec.num_clips == 1301 and set(spec.metadata_columns) >= {"pitch", "dynamic", "articulation"}
+    splits_of_group = collections.defaultdict(set)
+    for name in spec.splits:
+        for clip in clips.load_split(f"{tmp_path}/grouped", spec, name).clips:
+            splits_of_group[clip.group].add(name)
+    assert all(len(splits) == 1 for splits in splits_of_group.values())
+
+
+def test_odd_audio_is_used_or_named(recordings_dir, melcache_json, tmp_path):
+    folder = recordings_dir / "odd_audio"
+    told = melcache_json("prepare", f"--input={folder}", f"--output={tmp_path}/d", "--max_reject_fraction=1")
+    assert told["num_recordings"] + told["num_rejects"] == sum(path.is_file() for path in folder.rglob("*"))
+    for reject in layout.read_rejects(f"{tmp_path}/d"):
+        assert reject["path"] and reject["stage"] and reject["reason"] and reject["content_hash"]
+    # What soundfile opens and finds samples in, we use, but for equal audio under both labels.
+    rejected = {reject["path"] for reject in layout.read_rejects(f"{tmp_path}/d") if reject["stage"] != "duplicate"}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            try:
+                usable = len(soundfile.read(path, frames=soundfile.info(path).samplerate)[0]) > 0
+            except (soundfile.LibsndfileError, RuntimeError):
+                usable = False
+            assert usable != (path.relative_to(folder).as_posix() in rejected), path
