@@ -7,12 +7,11 @@ PYTHON ?= $(shell for candidate in python3.12 python3.11 python3 python; do \
 	"$$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
 	>/dev/null 2>&1 && { echo "$$candidate"; break; }; done)
 
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test lint format clean
 
 help:
 	@echo "make demo       synthesise a small orchestra and take it all the way to a report"
 	@echo "make test       lint and tests"
-	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff alone; make format rewrites"
 	@echo "make setup      only the environment, in $(VENV)"
 	@echo "make clean      remove the environment and caches"
@@ -31,10 +30,7 @@ demo: setup
 	$(BIN)/melcache demo --output=demo_output
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
-
-test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .

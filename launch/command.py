@@ -20,6 +20,11 @@ flags.DEFINE_bool("quiet", False, "No progress bars and no notes, only results a
 flags.DEFINE_bool("traceback", False, "Show where in the code an error came from.")
 
 _DONE, _FAILED, _USAGE = 0, 1, 2
+# The extra of setup.py that brings a module.
+_EXTRA_OF = {
+    "apache_beam": "beam", "tensorflow": "cpu], melcache[gpu] or melcache[tpu", "keras": "cpu",
+    "sklearn": "cpu", "jinja2": "report", "matplotlib": "report",
+}  # fmt: skip
 
 
 class UsageError(Exception):
@@ -44,6 +49,8 @@ def run(name: str, arguments: list[str]) -> int:
         print(f"melcache {name}: stopped; the same command continues.", file=sys.stderr)
         return _FAILED
     except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, ModuleNotFoundError) and (extra := _EXTRA_OF.get(error.name)):
+            error = f"this command needs {error.name}: install melcache[{extra}]"
         if FLAGS.is_parsed() and FLAGS.traceback:
             traceback.print_exc()
         print(f"melcache {name}: error: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ from model import backbone as backbones
 from model.extract import extract
 from tfdata import clips as clip_streams
 from tfdata import layout, records, schema, storage
-from tfdata.spec import FEATURES, LOG_MEL, ArraySpec, DatasetSpec, SplitInfo
+from tfdata.spec import FEATURES, LOG_MEL, ArraySpec, DatasetError, DatasetSpec, SplitInfo
 from tfdata.unfinished import Unfinished
 
 STATISTICS = "batch_norm.npz"  # with the seed, all there is to know of random weights
@@ -56,6 +56,8 @@ def cache_features(
     clips = layout.read_spec(data, LOG_MEL)
     unfinished = Unfinished(output)
     unfinished.check_free(done_marker=layout.COMPLETED)  # before the network is built, which takes a while
+    if "train" not in clips.splits:
+        raise DatasetError(f"{data} has no train split, whose range scales the images: prepare the clips with one")
     image = backbones.ImageSettings(low=clips.statistics["train"]["min"], high=clips.statistics["train"]["max"])
     network = backbones.build_backbone(image.size)
     described = _set_weights(network, data, clips, image, weights=weights, seed=seed)
@@ -147,7 +149,7 @@ def _write_shards(extractor, data, clips, output, array, *, batch_size, show_pro
 
     def log_mels() -> Iterator[np.ndarray]:
         paths = [source for source, _, _ in todo]
-        for serialised, log_mel in clip_streams.stream_batches(paths, clips, batch_size=batch_size).as_numpy_iterator():
+        for serialised, log_mel in clip_streams.stream_batches(paths, clips, batch_size=batch_size):
             pending.extend(serialised)
             yield log_mel
 
@@ -164,7 +166,7 @@ def _write_shards(extractor, data, clips, output, array, *, batch_size, show_pro
             for _ in range(length):
                 feature = next(embedded, None)
                 if feature is None:
-                    raise layout.DatasetError(f"{source} holds fewer clips than its spec says: prepare the clips again")
+                    raise DatasetError(f"{source} holds fewer clips than its spec says: prepare the clips again")
                 examples.append(schema.exchange_array(pending.pop(0), clips.array, feature, array))
                 bar.update()
             storage.write_bytes(target, records.frame(examples))

@@ -20,7 +20,7 @@ def native_stderr_held():
         try:
             yield
         except Exception as error:
-            if not isinstance(error, ValueError | OSError):  # those have a message of their own
+            if not isinstance(error, ValueError | OSError | ImportError):  # those have a message of their own
                 held.seek(0)
                 sys.stderr.write(held.read().decode("utf-8", "replace"))
             raise
@@ -31,16 +31,7 @@ def native_stderr_held():
 
 
 def import_tensorflow():
-    """Import TensorFlow with its start-up remarks held back.
-
-    Raises:
-      ImportError: it is not installed; says how to install it.
-    """
+    """Import TensorFlow with its start-up remarks held back."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as an exception
-    try:
-        with native_stderr_held():
-            import tensorflow  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"this command needs TensorFlow ({error}): install one of melcache[cpu], melcache[gpu], melcache[tpu]"
-        ) from error
+    with native_stderr_held():
+        import tensorflow  # noqa: F401

@@ -12,10 +12,6 @@ ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes minutes; run by make test-slow")
-
-
 @pytest.fixture(scope="session")
 def recordings_dir():
     """Real recordings that are not part of the project: MELCACHE_TEST_DATA, or shared/data beside the checkout."""

@@ -74,6 +74,23 @@ def test_an_interrupted_run_is_continued_to_the_same_bytes(clips_dir, features_d
     assert (half / "COMPLETED").read_text() == (features_dir / "COMPLETED").read_text()
 
 
+def test_a_damaged_shard_of_clips_is_named(clips_dir, melcache, tmp_path):
+    shutil.copytree(clips_dir, tmp_path / "clips")
+    shard = sorted((tmp_path / "clips").glob("log_mel-train*"))[2]
+    damaged = bytearray(shard.read_bytes())
+    damaged[100] ^= 1
+    shard.write_bytes(damaged)
+    clips = layout.read_spec(str(tmp_path / "clips"))
+    with pytest.raises(ValueError, match=f"{shard} is damaged: record 0 at byte 0"):
+        list(
+            clip_streams.stream_batches(
+                layout.shard_paths(str(tmp_path / "clips"), clips, "train"), clips, batch_size=4
+            )
+        )
+    done = melcache("cache", f"--data={tmp_path}/clips", f"--output={tmp_path}/f", "--weights=random")
+    assert done.returncode == 1 and f"{shard} is damaged" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_without_a_network_imagenet_is_an_error_that_says_what_to_do(clips_dir, melcache, tmp_path):
     closed = {"KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
     done = melcache("cache", f"--data={clips_dir}", f"--output={tmp_path}/f", "--json", env=closed)

@@ -1,26 +1,41 @@
 """Streams examples from a dataset directory with tf.data, and loads whole splits into memory."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from tfdata import layout, records, schema, storage
-from tfdata.spec import DatasetError, DatasetSpec
+from tfdata.spec import ArraySpec, DatasetError, DatasetSpec
 
 
-def stream_batches(paths: Sequence[str], spec: DatasetSpec, *, batch_size: int) -> tf.data.Dataset:
-    """Batches of (serialised examples, arrays) from shards, in the order they are stored.
+def stream_batches(
+    paths: Sequence[str], spec: DatasetSpec, *, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of (serialised examples, arrays) from shards, in the order they are stored, read ahead by tf.data.
 
     Args:
       paths: shards of a dataset of `spec`.
       batch_size: clips in a batch; the last one may be shorter.
-    Returns:
-      a dataset of (string [n], array [n, *spec.array.shape] of spec.array.dtype).
+    Yields:
+      bytes [n], and the array [n, *spec.array.shape] of spec.array.dtype.
+    Raises:
+      DatasetError: a shard is missing or damaged; names it.
     """
-    array = spec.array
+    batches = tf.data.TFRecordDataset(list(paths)).batch(batch_size).map(_parser(spec.array))
+    try:
+        yield from batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    except tf.errors.OpError as error:  # says what is wrong, but not with which file
+        for path in paths:
+            for _ in records.unframe(_read(path), where=path):
+                pass
+        raise DatasetError(f"{paths[0]} and the shards beside it can't be read: {error.message}") from error
+
+
+def _parser(array: ArraySpec):
+    """Serialised examples [n] to themselves and their arrays."""
     feature = {array.name: tf.io.FixedLenFeature((), tf.string)}
 
     def parse(serialised):
@@ -28,7 +43,7 @@ def stream_batches(paths: Sequence[str], spec: DatasetSpec, *, batch_size: int) 
         values = tf.io.decode_raw(stored, array.dtype, little_endian=True)
         return serialised, tf.reshape(values, (-1, *array.shape))
 
-    return tf.data.TFRecordDataset(list(paths)).batch(batch_size).map(parse).prefetch(tf.data.AUTOTUNE)
+    return parse
 
 
 @dataclasses.dataclass(frozen=True)
