@@ -26,7 +26,7 @@ class Reject(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Audio:
-    """Mono audio: float32 samples [n] in about [-1, 1], their rate, and sha256 of what was decoded."""
+    """Mono audio: float32 samples [n] in about [-1, 1], their rate, and sha256 of both, before any resampling."""
 
     samples: np.ndarray
     sample_rate_hz: int
@@ -47,6 +47,8 @@ def decode(path: str, *, duration_s: float) -> Audio:
         if storage.is_remote(path):
             rate_hz, samples = _read_remote(path, duration_s)
         else:
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise Reject("read", "not a regular file")  # a pipe or a device may never end
             with open(path, "rb"):  # says what is wrong with a file that can't be opened; libsndfile hardly does
                 pass
             rate_hz, samples = _read(path, duration_s)
@@ -120,6 +122,8 @@ def fit(samples: np.ndarray, length: int) -> np.ndarray:
 
 def file_hash(path: str) -> str | None:
     """sha256 of a whole file, read in pieces; None where it can't be read."""
+    if not storage.is_remote(path) and not os.path.isfile(path):
+        return None
     result = hashlib.sha256()
     try:
         with storage.open_read(path) as file:

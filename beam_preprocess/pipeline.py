@@ -8,6 +8,7 @@ A worker imports what decoding needs and nothing of TensorFlow.
 from collections.abc import Callable
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.metrics import Metrics
 
 from beam_preprocess import audio
@@ -97,6 +98,8 @@ class DecodePart(beam.DoFn):
         sound = audio.decode(recording.path, duration_s=settings.clip_s)
         samples = audio.resample(sound.samples, from_hz=sound.sample_rate_hz, to_hz=settings.sample_rate_hz)
         image = self._log_mel(audio.fit(samples, settings.num_samples))
+        if not np.isfinite(image).all():
+            raise audio.Reject("log_mel", f"samples too large for a spectrum (up to {np.abs(samples).max():.3g})")
         clip = schema.Clip(
             recording=recording.name,
             start_s=0.0,

@@ -107,7 +107,7 @@ def _check_rejects(
     for name in class_names:
         if name not in usable:
             raise InputRejected(
-                f"no recording of class {name!r} can be used: mend them, or leave the class out", rejects
+                f"no recording of class {name!r} can be used: mend them, or take the class out of the input", rejects
             )
 
 
@@ -129,7 +129,8 @@ def _drop_contradictions(clips: dict[str, dict]) -> list[dict]:
                     "label": clip["label"],
                     "stage": "duplicate",
                     "content_hash": clip["content_hash"],
-                    "reason": f"equal audio under another label: {twin['recording']} is {twin['label']!r}",
+                    "reason": f"equal audio, in the seconds used, under another label: {twin['recording']} is "
+                    f"{twin['label']!r}",
                 }
             )
     return rejects

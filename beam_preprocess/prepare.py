@@ -1,8 +1,10 @@
 """Runs a prepare job: recordings in, a complete clip dataset out."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
+import io
 import json
 import math
 import sys
@@ -61,9 +63,11 @@ def prepare(
     )
     class_names = settings.classes or tuple(sorted({r.label for r in recordings if r.label is not None}))
     check_enough_recordings(recordings, settings.split)
+    if input_path and not manifest and _is_within(output, input_path):
+        raise DatasetError(f"--output={output} lies in --input={input_path}, where it would be taken for a class")
+    options = _options(beam_args)
     workspace = Workspace(output)
     parts = workspace.start(settings, recordings)
-
     plan_of = functools.partial(
         make_plan,
         settings=settings,
@@ -73,18 +77,24 @@ def prepare(
     )
 
     with _Progress(workspace, len(recordings), shown=show_progress):
-        job = beam.Pipeline(options=_options(beam_args))
+        job = beam.Pipeline(options=options)
         pipeline.build(job, parts=parts, workspace=workspace, settings=settings, plan=plan_of, class_names=class_names)
-        job.run().wait_until_finish()
+        try:
+            job.run().wait_until_finish()
+        except Exception as error:  # whatever a runner raises, with a worker's trace in it
+            last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise DatasetError(
+                f"the job stopped ({last[0][:500]}); nothing finished is lost, the same command continues"
+            ) from error
 
     try:
         plan = plan_of(workspace.read_lines(part.index for part in parts))
-    except InputRejected as error:
+    except DatasetError as error:
+        workspace.remove()  # what has to change is the input or the limit, so nothing here could be continued
+        if not isinstance(error, InputRejected):
+            raise
         _write_rejects(output, error.rejects)
         raise DatasetError(f"{error}; {_listed(output, error.rejects)}") from error
-    except DatasetError:
-        workspace.remove()  # what has to change is the input, so nothing here could be continued
-        raise
     spec = _spec(
         plan,
         settings=settings,
@@ -100,15 +110,24 @@ def prepare(
     return spec
 
 
+def _is_within(path: str, folder: str) -> bool:
+    path, folder = storage.absolute(path).rstrip("/"), storage.absolute(folder).rstrip("/")
+    return (path + "/").startswith(folder + "/")
+
+
 def _options(beam_args: Sequence[str]) -> PipelineOptions:
-    options = PipelineOptions(list(beam_args))
-    unknown = [
-        name
-        for name in options.get_all_options(retain_unknown_options=True, drop_default=True)
-        if name not in options.get_all_options()
-    ]
-    if unknown:
-        raise DatasetError(f"Beam has no option --{unknown[0]} (given after --)")
+    usage = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(usage):  # argparse prints pages of Beam's flags before it exits
+            options = PipelineOptions(list(beam_args))
+            known = options.get_all_options()
+            given = options.get_all_options(retain_unknown_options=True, drop_default=True)
+    except SystemExit as error:
+        reason = usage.getvalue().strip().splitlines()[-1:]
+        raise DatasetError(f"Beam does not take the options after --: {' '.join(reason)}") from error
+    unknown = [name for name in given if name not in known]
+    if unknown or (beam_args and not beam_args[0].startswith("-")):
+        raise DatasetError(f"Beam has no option {'--' + unknown[0] if unknown else beam_args[0]} (given after --)")
     standard = options.view_as(StandardOptions)
     if standard.runner is None:
         standard.runner = _LOCAL_RUNNER

@@ -24,6 +24,7 @@ class Recording:
       group: recordings of one group never stand in two splits; by default each is its own.
       split: "train", "validation" or "test" where the manifest fixes it.
       metadata: the manifest's other columns.
+      version: size and time of a local file, so that a job that goes on after an interruption notices another one.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Recording:
     group: str
     split: str | None = None
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    version: str | None = None
 
 
 def find_recordings(
@@ -69,6 +71,7 @@ def find_recordings(
             "or a manifest with columns path and label"
         )
     _check_labels(recordings, classes, where)
+    recordings = [dataclasses.replace(r, version=storage.local_version(r.path)) for r in recordings]
     return sorted(recordings, key=lambda recording: recording.name)
 
 
@@ -94,21 +97,30 @@ def _from_glob(pattern: str) -> Iterable[Recording]:
 
 
 def _from_manifest(manifest: str, *, root: str, group: str | None) -> list[Recording]:
-    if not storage.exists(manifest):
-        raise DatasetError(f"--manifest={manifest} does not exist")
+    if not storage.exists(manifest) or storage.is_directory(manifest):
+        raise DatasetError(f"--manifest={manifest} does not exist or is not a file")
     try:
         text = storage.read_bytes(manifest).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{manifest} is not UTF-8 text ({error}): save it as CSV in UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise DatasetError(f"{manifest} line {reader.line_num} is not CSV ({error}): look for a stray quote") from error
     columns = reader.fieldnames or []
+    for column in columns:
+        if not column or columns.count(column) > 1:
+            raise DatasetError(
+                f"{manifest} has {'two columns ' + repr(column) if column else 'a column without a name'}: "
+                "give each column a name of its own"
+            )
     for column in ["path", "label"] + ([group] if group else []):
         if column not in columns:
             raise DatasetError(f"{manifest} has no column {column!r}; its columns are: {', '.join(columns) or 'none'}")
     metadata_columns = [column for column in columns if column not in ("path", "label", "split")]
     recordings, seen = [], {}
-    for row in reader:
-        line = reader.line_num
+    for line, row in rows:
         if None in row or None in row.values():
             raise DatasetError(f"{manifest} line {line} has another number of fields than the header ({len(columns)})")
         path, label, split = row["path"], row["label"].strip(), row.get("split", "").strip()
@@ -129,7 +141,7 @@ def _from_manifest(manifest: str, *, root: str, group: str | None) -> list[Recor
                 path=path if storage.is_remote(path) or path.startswith("/") else storage.join(root, path),
                 name=path,
                 label=label,
-                group=row[group] if group else path,
+                group=row[group] if group and row[group].strip() else path,
                 split=split or None,
                 metadata={column: row[column] for column in metadata_columns},
             )
@@ -149,6 +161,8 @@ def _check_labels(recordings: list[Recording], classes: tuple[str, ...], where: 
                 f"unknown class {label!r} for {recording.name} in {where}: --classes allows "
                 f"{', '.join(classes)}{_nearest(label, classes)}"
             )
+    if len({recording.label for recording in recordings} - {None}) < 2:
+        raise DatasetError(f"{where} has only one class, {recordings[0].label!r}: a classifier needs two or more")
     missing = set(classes) - {recording.label for recording in recordings}
     if missing:
         raise DatasetError(f"{where} has no recordings of {', '.join(sorted(missing))}, which --classes names")

@@ -1,6 +1,7 @@
 """The settings of a prepare job, checked when they are made and stored whole in the dataset's spec."""
 
 import dataclasses
+import math
 
 from tfdata.spec import DatasetError
 
@@ -35,7 +36,8 @@ class LogMelSettings:
 
     def __post_init__(self):
         for name in ("sample_rate_hz", "clip_s", "n_fft", "hop_length", "n_mels", "power", "log_floor"):
-            _check(getattr(self, name) > 0, f"--{name} must be above 0, got {getattr(self, name)}")
+            value = getattr(self, name)
+            _check(0 < value < math.inf, f"--{name} must be above 0 and finite, got {value}")
         _check(
             0 <= self.fmin_hz < self.fmax_hz <= self.sample_rate_hz / 2,
             f"the mel range must lie within 0 and half the sample rate ({self.sample_rate_hz / 2:g} Hz), "

@@ -52,6 +52,8 @@ def assign_splits(items: Sequence[Item], settings: SplitSettings) -> dict[str, s
         chosen[key] = max(fractions, key=lambda split: _room(counts[key], have[split], goal[split]))
         have[chosen[key]].update(counts[key])
     _move_to_goal(free, chosen, counts, have, goal)
+    if free:
+        _fill_empty(free, chosen, counts, have, fractions)
     return {item.id: chosen[key] for key, unit in units.items() for item in unit}
 
 
@@ -127,23 +129,25 @@ def _check_enough(units, fixed, fractions) -> None:
         )
         raise DatasetError(
             f"too few clips to split into {', '.join(fractions)}: {named}; each class needs at least "
-            f"{len(fractions)} that share neither group nor content. Add recordings, leave the class out, "
+            f"{len(fractions)} that share neither group nor content. Add recordings, take the class out of the input, "
             "or set --test_fraction or --validation_fraction to 0"
         )
 
 
 def _goal(counts: Mapping[str, collections.Counter], fractions: Mapping[str, float]) -> dict[str, collections.Counter]:
-    """Clips wanted by split and class: test and validation rounded, at least 1; the rest trains."""
+    """Clips wanted by split and class: test and validation rounded, at least 1, and at least 1 left for each after."""
     totals = collections.Counter()
     for count in counts.values():
         totals.update(count)
     goal = {split: collections.Counter() for split in fractions}
+    order = [split for split in ("test", "validation") if split in fractions]
     for label, total in totals.items():
         rest = total
-        for split in ("test", "validation"):
-            if split in fractions:
-                goal[split][label] = max(1, int(total * fractions[split] + 0.5))
-                rest -= goal[split][label]
+        for position, split in enumerate(order):
+            still_to_serve = len(order) - position
+            wanted = max(1, int(total * fractions[split] + 0.5))
+            goal[split][label] = min(wanted, max(1, rest - still_to_serve))
+            rest -= goal[split][label]
         goal["train"][label] = rest
     return goal
 
@@ -181,3 +185,34 @@ def _move_to_goal(free, chosen, counts, have, goal) -> None:
                 have[target].update(counts[key])
                 chosen[key] = target
                 moved = True
+
+
+def _fill_empty(free, chosen, counts, have, fractions) -> None:
+    """Give each class a unit in every split, the smallest that empties nothing else.
+
+    Raises:
+      DatasetError: it can't be done, since groups span classes; names the class and the split.
+    """
+    labels = sorted({label for count in counts.values() for label in count})
+    for _ in range(len(labels) * len(fractions)):  # a fill may need another; this many suffice
+        empty = [(label, split) for label in labels for split in fractions if not have[split][label]]
+        if not empty:
+            return
+        for label, split in empty:
+            can_go = [
+                key
+                for key in free
+                if label in counts[key] and all(have[chosen[key]][other] > n for other, n in counts[key].items())
+            ]
+            if can_go and not have[split][label]:
+                key = min(can_go, key=lambda key: sum(counts[key].values()))
+                have[chosen[key]].subtract(counts[key])
+                have[split].update(counts[key])
+                chosen[key] = split
+    for label in labels:
+        for split in fractions:
+            if not have[split][label]:
+                raise DatasetError(
+                    f"no clip of {label!r} can be in {split} without splitting a group: use smaller groups, or set "
+                    "--test_fraction or --validation_fraction to 0"
+                )

@@ -9,13 +9,13 @@ same bytes, whatever the number of workers.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from beam_preprocess.recordings import Recording
 from beam_preprocess.settings import PrepareSettings
 from tfdata import layout, records, storage
+from tfdata.spec import DatasetError
 from tfdata.unfinished import Unfinished
 
 RECORDINGS_PER_PART = 128
@@ -43,13 +43,11 @@ class Workspace(Unfinished):
             (json.dumps(dataclasses.asdict(recording), sort_keys=True) + "\n").encode() for recording in recordings
         ]
         inputs = b"".join(lines)
-        identity = {
-            **dataclasses.asdict(settings),
-            "num_recordings": len(recordings),
-            "inputs_sha256": hashlib.sha256(inputs).hexdigest(),
-        }
-        self.begin(identity, done_marker=layout.COMPLETED, may_hold=[layout.REJECTS])
-        storage.write_bytes(self.path("inputs.jsonl"), inputs)
+        self.begin(dataclasses.asdict(settings), done_marker=layout.COMPLETED, may_hold=[layout.REJECTS])
+        if storage.exists(self.path("inputs.jsonl")):
+            self._check_same_inputs(recordings)
+        else:
+            storage.write_bytes(self.path("inputs.jsonl"), inputs)
         parts, start = [], 0
         for index, first in enumerate(range(0, len(lines), RECORDINGS_PER_PART)):
             end = start + sum(map(len, lines[first : first + RECORDINGS_PER_PART]))
@@ -57,9 +55,19 @@ class Workspace(Unfinished):
             start = end
         return parts
 
+    def _check_same_inputs(self, recordings: Sequence[Recording]) -> None:
+        begun = {recording.name: recording for recording in _parse(storage.read_bytes(self.path("inputs.jsonl")))}
+        now = {recording.name: recording for recording in recordings}
+        for name in sorted(begun.keys() | now.keys()):
+            if begun.get(name) != now.get(name):
+                what = "is new" if name not in begun else "is gone" if name not in now else "was changed"
+                raise DatasetError(
+                    f"{self.output} holds an unfinished job, and since it was begun {name} {what}: bring that back to "
+                    f"finish it, or remove {self.output} to begin anew"
+                )
+
     def read_inputs(self, part: PartRef) -> list[Recording]:
-        text = storage.read_range(self.path("inputs.jsonl"), part.start, part.end).decode()
-        return [Recording(**json.loads(line)) for line in text.splitlines()]
+        return _parse(storage.read_range(self.path("inputs.jsonl"), part.start, part.end))
 
     def _records_path(self, index: int) -> str:
         return self.path(f"part-{index:05d}.tfrecord")
@@ -90,3 +98,7 @@ class Workspace(Unfinished):
     def read_records(self, index: int) -> Iterator[bytes]:
         path = self._records_path(index)
         return records.unframe(storage.read_bytes(path), where=path)
+
+
+def _parse(lines: bytes) -> list[Recording]:
+    return [Recording(**json.loads(line)) for line in lines.decode().splitlines()]

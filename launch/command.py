@@ -41,7 +41,7 @@ def run(name: str, arguments: list[str]) -> int:
             return _DONE
         positional = FLAGS([name, *own])[1:]
         logging.use_absl_handler()
-        result = module.main(positional=positional, beam_args=beam_args)
+        line = json.dumps(module.main(positional=positional, beam_args=beam_args), allow_nan=False)
     except (flags.Error, UsageError) as error:
         print(f"melcache {name}: {error}\nmelcache {name} --help shows the flags.", file=sys.stderr)
         return _USAGE
@@ -56,7 +56,7 @@ def run(name: str, arguments: list[str]) -> int:
         print(f"melcache {name}: error: {error}", file=sys.stderr)
         return _FAILED
     if FLAGS.json:
-        print(json.dumps(result, allow_nan=False))
+        print(line)
     return _DONE
 
 

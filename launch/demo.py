@@ -6,6 +6,8 @@ Tries the ImageNet weights first; where they can't be had it says so and goes on
 finished already is not done again.
 """
 
+import json
+import shlex
 import time
 
 from absl import flags
@@ -35,13 +37,22 @@ def main(positional, beam_args):
     started = time.monotonic()
     output, progress = FLAGS.output.rstrip("/"), not FLAGS.quiet
     audio, data, features, run = (storage.join(output, name) for name in ("audio", "clips", "features", "heads"))
-    manifest = storage.join(audio, "notes.csv")
+    manifest, page = storage.join(audio, "notes.csv"), storage.join(output, "report.html")
+    _check_same_demo(storage.join(output, "demo.json"))
 
     command.say("1/5 audio: synthesising an orchestra of seven instruments (and four broken files)")
     if not storage.exists(manifest):
         write_orchestra(audio, num_pitches=FLAGS.pitches, seed=FLAGS.seed)
 
-    steps = {"prepare": f"melcache prepare --manifest={manifest} --group=group --output={data}"}
+    steps = {
+        name: shlex.join(["melcache", name, *(f"--{flag}={value}" for flag, value in values.items())])
+        for name, values in {
+            "prepare": {"manifest": manifest, "group": "group", "output": data},
+            "cache": {"data": data, "output": features},
+            "heads": {"features": features, "output": run, "seeds": 3},
+            "report": {"run": run, "output": page},
+        }.items()
+    }
     command.say(f"2/5 {steps['prepare']}")
     if not layout.is_complete(data):
         with quiet.native_stderr_held():
@@ -58,10 +69,10 @@ def main(positional, beam_args):
     for reject in layout.read_rejects(data):
         command.say(f"    {reject['path']}: {reject['reason']}")
 
-    command.say(f"3/5 melcache cache --data={data} --output={features}")
+    command.say(f"3/5 {steps['cache']}")
 
     def cache(weights):
-        line = f"melcache cache --data={data} --output={features} --weights={weights}"
+        line = f"{steps['cache']} --weights={weights} --seed={FLAGS.seed}"
         cache_features(
             data=data,
             output=features,
@@ -83,7 +94,6 @@ def main(positional, beam_args):
     weights = layout.read_spec(features).settings["weights"]
     command.say(f"    weights used: {weights['source']} ({weights['digest'][:12]})")
 
-    steps["heads"] = f"melcache heads --features={features} --data={data} --output={run} --seeds=3"
     command.say(f"4/5 {steps['heads']}")
     if not storage.exists(storage.join(run, run_directory.HEADS)):
         head_runs.train_heads(
@@ -100,8 +110,6 @@ def main(positional, beam_args):
     for line in run_directory.table(heads):
         command.say(f"    {line}")
 
-    page = storage.join(output, "report.html")
-    steps["report"] = f"melcache report --run={run} --output={page}"
     command.say(f"5/5 {steps['report']}")
     write_report(run=run, output=page, features=None, data=None, command=steps["report"])
 
@@ -123,3 +131,16 @@ def main(positional, beam_args):
         "weights": weights,
         "setups": [{"name": row["name"], "test_accuracy": row["test_accuracy"]} for row in heads["results"]],
     }
+
+
+def _check_same_demo(path):
+    """A demo is continued, or shown again, but not mixed with one of other flags."""
+    from tfdata import storage
+
+    flags_now = {"pitches": FLAGS.pitches, "seed": FLAGS.seed}
+    if not storage.exists(path):
+        storage.write_text(path, json.dumps(flags_now) + "\n")
+    elif (flags_then := json.loads(storage.read_text(path))) != flags_now:
+        raise ValueError(
+            f"{FLAGS.output} holds a demo of {flags_then}, this one has {flags_now}: choose another --output"
+        )

@@ -59,8 +59,10 @@ def cache_features(
     if "train" not in clips.splits:
         raise DatasetError(f"{data} has no train split, whose range scales the images: prepare the clips with one")
     image = backbones.ImageSettings(low=clips.statistics["train"]["min"], high=clips.statistics["train"]["max"])
+    clip_streams.check_shards(data, clips)  # damage is found before the network runs, not after an hour
     network = backbones.build_backbone(image.size)
-    described = _set_weights(network, data, clips, image, weights=weights, seed=seed)
+    statistics_path = unfinished.path(STATISTICS)
+    described = _set_weights(network, data, clips, image, weights=weights, seed=seed, statistics_path=statistics_path)
     settings = {
         "image": {"low": image.low, "high": image.high, "size": image.size},
         "weights": described,
@@ -68,6 +70,10 @@ def cache_features(
     }
     identity = {"data": clips.fingerprint, "precision": precision, **settings}
     unfinished.begin(identity, done_marker=layout.COMPLETED)
+    if weights == backbones.RANDOM:
+        file = io.BytesIO()
+        np.savez(file, **backbones.batch_norm_statistics(network))
+        storage.write_bytes(statistics_path, file.getvalue())
 
     array = ArraySpec(name="feature", shape=backbones.FEATURE_SHAPE, dtype=precision)
     extractor = backbones.build_extractor(network, image, clips.array.shape)
@@ -75,9 +81,7 @@ def cache_features(
     num_clips = _write_shards(extractor, data, clips, output, array, batch_size=batch_size, show_progress=show_progress)
     seconds = time.monotonic() - started
     if weights == backbones.RANDOM:
-        file = io.BytesIO()
-        np.savez(file, **backbones.batch_norm_statistics(network))
-        storage.write_bytes(storage.join(output, STATISTICS), file.getvalue())
+        storage.write_bytes(storage.join(output, STATISTICS), storage.read_bytes(statistics_path))
     splits = {
         name: SplitInfo(
             shard_lengths=split.shard_lengths,
@@ -97,26 +101,27 @@ def cache_features(
         content_digest=clips.content_digest,
         num_recordings=clips.num_recordings,
         num_rejects=clips.num_rejects,
-        parent={"fingerprint": clips.fingerprint, "path": data},
-        provenance=provenance,
+        parent={"fingerprint": clips.fingerprint, "path": storage.absolute(data)},
+        provenance={**provenance, "weights": weights},
     )
     layout.complete(output, spec)
     unfinished.remove()
     return spec, num_clips / seconds
 
 
-def _set_weights(network, data: str, clips: DatasetSpec, image, *, weights: str, seed: int) -> dict[str, Any]:
+def _set_weights(
+    network, data: str, clips: DatasetSpec, image, *, weights: str, seed: int, statistics_path
+) -> dict[str, Any]:
     """Load or make the weights; returns how the spec describes them."""
     if weights != backbones.RANDOM:
         backbones.load_weights(network, weights)
-        return {"source": weights, "digest": backbones.weights_digest(network)}
+        source = weights if weights == backbones.IMAGENET else "file"
+        return {"source": source, "digest": backbones.weights_digest(network)}
     backbones.randomise(network, seed)
-    train = clip_streams.load_split(data, clips, "train").array
-    to_image = backbones.LateImage(image)
-    # Shards are shuffled by hash, so that any run of clips is a fair sample; a small dataset is gone through again.
-    order = np.arange(_CALIBRATION_BATCHES * _CALIBRATION_BATCH_SIZE) % len(train)
-    batches = (train[indices].astype(np.float32) for indices in np.split(order, _CALIBRATION_BATCHES))
-    backbones.calibrate(network, (to_image(log_mel) for log_mel in batches))
+    if storage.exists(statistics_path):  # an interrupted run's, so that the rest is made with the very same weights
+        backbones.set_batch_norm_statistics(network, np.load(io.BytesIO(storage.read_bytes(statistics_path))))
+    else:
+        _calibrate(network, data, clips, image)
     return {
         "source": backbones.RANDOM,
         "seed": seed,
@@ -124,6 +129,16 @@ def _set_weights(network, data: str, clips: DatasetSpec, image, *, weights: str,
         "calibration_batch_size": _CALIBRATION_BATCH_SIZE,
         "digest": backbones.weights_digest(network),
     }
+
+
+def _calibrate(network, data: str, clips: DatasetSpec, image) -> None:
+    """Set a random network's batch-norm statistics from training clips."""
+    train = clip_streams.load_split(data, clips, "train").array
+    to_image = backbones.LateImage(image)
+    # Shards are shuffled by hash, so that any run of clips is a fair sample; a small dataset is gone through again.
+    order = np.arange(_CALIBRATION_BATCHES * _CALIBRATION_BATCH_SIZE) % len(train)
+    batches = (train[indices].astype(np.float32) for indices in np.split(order, _CALIBRATION_BATCHES))
+    backbones.calibrate(network, (to_image(log_mel) for log_mel in batches))
 
 
 def _feature_paths(output: str, clips: DatasetSpec, split: str) -> list[str]:
@@ -161,12 +176,10 @@ def _write_shards(extractor, data, clips, output, array, *, batch_size, show_pro
         unit=" clips",
         disable=not show_progress,
     ) as bar:
-        for source, target, length in todo:
+        for _, target, length in todo:
             examples = []
             for _ in range(length):
-                feature = next(embedded, None)
-                if feature is None:
-                    raise DatasetError(f"{source} holds fewer clips than its spec says: prepare the clips again")
+                feature = next(embedded)
                 examples.append(schema.exchange_array(pending.pop(0), clips.array, feature, array))
                 bar.update()
             storage.write_bytes(target, records.frame(examples))

@@ -39,7 +39,8 @@ def train_heads(
       setups: name to settings.
       num_seeds: seeds 0 to num_seeds - 1.
       standardise: whether features are standardised with the training split's statistics.
-      data: the clip dataset the features were made from, for the baseline on raw log-mels; or None for without.
+      data: the clip dataset the features were made from, for the baseline on raw log-mels; None takes the place that
+        the features record, and goes without the baseline where they are not there any more.
       provenance: stored for people to read.
     Returns:
       the content of heads.json.
@@ -48,7 +49,7 @@ def train_heads(
         `output` is in use.
     """
     spec = layout.read_spec(features, FEATURES)
-    clips_spec = _parent(spec, features, data) if data else None
+    data, clips_spec = _parent(spec, features, data)
     for split in ("train", "test"):
         if split not in spec.splits:
             raise DatasetError(f"{features} has no {split} split: prepare the clips with one, then cache again")
@@ -57,7 +58,6 @@ def train_heads(
         "setups": {name: dataclasses.asdict(settings) for name, settings in setups.items()},
         "num_seeds": num_seeds,
         "standardise": standardise,
-        "baseline": bool(data),
     }
     unfinished = Unfinished(output)
     unfinished.begin(identity, done_marker=run_directory.HEADS)
@@ -91,7 +91,7 @@ def train_heads(
         baselines.insert(0, _baseline(RAW_BASELINE, raw_examples, num_classes))
     document = {
         **identity,
-        "features_path": features,
+        "features_path": storage.absolute(features),
         "weights": spec.settings["weights"],
         "class_names": spec.class_names,
         "num_clips": {name: split.num_clips for name, split in spec.splits.items()},
@@ -104,14 +104,20 @@ def train_heads(
     return document
 
 
-def _parent(spec: DatasetSpec, features: str, data: str) -> DatasetSpec:
-    clips_spec = layout.read_spec(data, LOG_MEL)
-    if clips_spec.fingerprint != spec.parent["fingerprint"]:
-        raise DatasetError(
-            f"{features} was made from clips {spec.parent['fingerprint'][:12]} ({spec.parent['path']}), but {data} is "
-            f"{clips_spec.fingerprint[:12]}: give --data={spec.parent['path']}, or cache {data}"
-        )
-    return clips_spec
+def _parent(spec: DatasetSpec, features: str, data: str | None) -> tuple[str | None, DatasetSpec | None]:
+    """Place and spec of the clips the features were made from; (None, None) where none are named and they are gone."""
+    recorded = spec.parent["path"]
+    if data is None and not layout.is_complete(recorded):
+        return None, None
+    clips_spec = layout.read_spec(data or recorded, LOG_MEL)
+    if clips_spec.fingerprint == spec.parent["fingerprint"]:
+        return data or recorded, clips_spec
+    if data is None:  # other clips were made at that place since
+        return None, None
+    raise DatasetError(
+        f"{features} was made from clips {spec.parent['fingerprint'][:12]} ({recorded}), but {data} is "
+        f"{clips_spec.fingerprint[:12]}: give --data={recorded}, or cache {data}"
+    )
 
 
 def _run(trainer, settings, seed, test, spec, folder, bar, *, standardise):
@@ -180,7 +186,6 @@ def _summary(name: str, settings: HeadSettings, runs: Sequence[dict]) -> dict[st
         "test_loss": mean("test_loss"),
         "validation_accuracy": mean("validation_accuracy"),
         "train_accuracy": mean("train_accuracy"),
-        "run": name,
     }
 
 

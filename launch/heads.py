@@ -1,8 +1,9 @@
 """features to trained classification heads, with a table: the source system's four setups, any number of seeds.
 
-  melcache heads --features=data/notes_features --data=data/notes --output=runs/notes --seeds=5
+  melcache heads --features=data/notes_features --output=runs/notes --seeds=5
 
-Needs the features alone. --data adds the baseline that a network has to beat: logistic regression on the raw log-mels.
+Trains from the features alone. Where the clips they were made from are still there, the table also shows what a network
+has to beat: logistic regression on the raw log-mels.
 """
 
 from absl import flags
@@ -22,7 +23,7 @@ flags.DEFINE_bool(
     "Features as they are, as in the source system, instead of standardised with the "
     "training split's mean and deviation.",
 )
-flags.DEFINE_string("data", None, "The log-mel dataset the features were made from: adds its baseline to the table.")
+flags.DEFINE_string("data", None, "Where the log-mel dataset is now that the features were made from, if it was moved.")
 
 
 def main(positional, beam_args):
@@ -34,6 +35,8 @@ def main(positional, beam_args):
     from launch import head_runs, run_directory
     from model import thesis
 
+    if not FLAGS.setups:
+        raise command.UsageError(f"--setups is empty, expected of {', '.join(thesis.SETUPS)}")
     for name in FLAGS.setups:
         if name not in thesis.SETUPS:
             raise command.UsageError(f"unknown setup {name!r}, expected of {', '.join(thesis.SETUPS)}")
@@ -57,7 +60,8 @@ def main(positional, beam_args):
     rows = ("name", "test_accuracy", "test_loss", "validation_accuracy", "seeds")
     return {
         "setups": [
-            {**{name: row[name] for name in rows}, "run": f"{FLAGS.output}/{row['run']}"} for row in document["results"]
+            {**{name: row[name] for name in rows}, "run": f"{FLAGS.output}/{row['name']}"}
+            for row in document["results"]
         ],
         "baselines": document["baselines"],
         "weights": weights,

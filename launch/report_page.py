@@ -28,11 +28,9 @@ def write_report(*, run: str, output: str, features: str | None, data: str | Non
     """
     heads = run_directory.read_heads(run)
     features = features or heads["features_path"]
-    features_spec = layout.read_spec(features, FEATURES)
-    _check_same(features, features_spec.fingerprint, heads["features"], run, flag="features")
+    features_spec = _open(features, FEATURES, heads["features"], run, flag="features")
     data = data or features_spec.parent["path"]
-    clips_spec = layout.read_spec(data, LOG_MEL)
-    _check_same(data, clips_spec.fingerprint, features_spec.parent["fingerprint"], features, flag="data")
+    clips_spec = _open(data, LOG_MEL, features_spec.parent["fingerprint"], features, flag="data")
 
     rejects = layout.read_rejects(data)
     best = max(heads["results"], key=lambda row: row["validation_accuracy"] or row["test_accuracy"])
@@ -71,14 +69,21 @@ def write_report(*, run: str, output: str, features: str | None, data: str | Non
             command,
         ],
     )
-    storage.write_text(output, html)
+    # A rejected file's name need not be valid text.
+    storage.write_bytes(output, html.encode("utf-8", "backslashreplace"))
 
 
-def _check_same(directory: str, is_now: str, was: str, maker: str, *, flag: str) -> None:
-    if is_now != was:
+def _open(directory: str, kind: str, fingerprint: str, maker: str, *, flag: str) -> DatasetSpec:
+    """The spec of the dataset that `maker` was made from, at `directory`."""
+    if not storage.is_directory(directory):
+        raise DatasetError(f"{maker} was made from {directory}, which is not there now: name its place with --{flag}")
+    spec = layout.read_spec(directory, kind)
+    if spec.fingerprint != fingerprint:
         raise DatasetError(
-            f"{directory} is {is_now[:12]}, but {maker} was made from {was[:12]}: name the right one with --{flag}"
+            f"{directory} is {spec.fingerprint[:12]}, but {maker} was made from {fingerprint[:12]}: "
+            f"name the right one with --{flag}"
         )
+    return spec
 
 
 def _log_mels(data: str, spec: DatasetSpec) -> str:

@@ -50,7 +50,8 @@ def log_mel_pictures(examples: Sequence[tuple[str, np.ndarray]], settings: Mappi
                 hop_length=settings["hop_length"], x_axis="time", y_axis="mel", fmin=settings["fmin_hz"],
                 fmax=settings["fmax_hz"], ax=axis, cmap="magma", vmin=low, vmax=high, rasterized=True,
             )  # fmt: skip
-            axis.set(title=title, xlabel="seconds", ylabel="Hz")
+            axis.set(xlabel="seconds", ylabel="Hz")
+            axis.set_title(title, parse_math=False)
             axis.label_outer()
         bar = figure.colorbar(mesh, ax=axes, shrink=0.8)
         bar.set_label("ln(power)")

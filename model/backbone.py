@@ -12,7 +12,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import fsspec
 import keras
@@ -182,6 +182,13 @@ def batch_norm_statistics(backbone: keras.Model) -> dict[str, np.ndarray]:
     """The moving means and variances by position: with the seed, all there is to know of calibrated random weights."""
     moving = [variable for variable in backbone.variables if "moving_" in variable.path]
     return {f"{index:04d}_{variable.name}": variable.numpy() for index, variable in enumerate(moving)}
+
+
+def set_batch_norm_statistics(backbone: keras.Model, statistics: Mapping[str, np.ndarray]) -> None:
+    """The inverse of `batch_norm_statistics`."""
+    moving = [variable for variable in backbone.variables if "moving_" in variable.path]
+    for variable, name in zip(moving, sorted(statistics), strict=True):
+        variable.assign(statistics[name])
 
 
 def weights_digest(backbone: keras.Model) -> str:

@@ -52,7 +52,9 @@ class HeadTrainer:
                 raise ValueError("features that are not finite numbers: make the feature dataset again")
         missing = sorted(set(range(num_classes)) - set(train.labels.tolist()))
         if missing:
-            raise ValueError(f"class number {missing[0]} has no training clip")
+            raise ValueError(
+                f"class number {missing[0]} has no training clip (counting from 0): prepare the clips again"
+            )
         self._feature_shape = train.features.shape[1:]
         self._num_classes = num_classes
         self.standardiser = Standardiser.fit(train.flat) if standardise else Standardiser.identity(train.flat.shape[1])

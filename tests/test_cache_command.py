@@ -14,10 +14,7 @@ def test_cached_features_are_the_live_networks(clips_dir, features_dir):
     clips, features = layout.read_spec(str(clips_dir)), layout.read_spec(str(features_dir))
     network = backbones.build_backbone(features.settings["image"]["size"])
     backbones.randomise(network, features.settings["weights"]["seed"])
-    moving = [variable for variable in network.variables if "moving_" in variable.path]
-    stored = np.load(features_dir / "batch_norm.npz")
-    for variable, name in zip(moving, sorted(stored), strict=True):
-        variable.assign(stored[name])
+    backbones.set_batch_norm_statistics(network, np.load(features_dir / "batch_norm.npz"))
     # Seed and statistics are all there is to know of random weights.
     assert backbones.weights_digest(network) == features.settings["weights"]["digest"]
 
@@ -80,15 +77,12 @@ def test_a_damaged_shard_of_clips_is_named(clips_dir, melcache, tmp_path):
     damaged = bytearray(shard.read_bytes())
     damaged[100] ^= 1
     shard.write_bytes(damaged)
-    clips = layout.read_spec(str(tmp_path / "clips"))
-    with pytest.raises(ValueError, match=f"{shard} is damaged: record 0 at byte 0"):
-        list(
-            clip_streams.stream_batches(
-                layout.shard_paths(str(tmp_path / "clips"), clips, "train"), clips, batch_size=4
-            )
-        )
     done = melcache("cache", f"--data={tmp_path}/clips", f"--output={tmp_path}/f", "--weights=random")
-    assert done.returncode == 1 and f"{shard} is damaged" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and f"{shard} is damaged: record 0 at byte 0" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_without_a_network_imagenet_is_an_error_that_says_what_to_do(clips_dir, melcache, tmp_path):

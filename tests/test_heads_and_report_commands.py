@@ -53,7 +53,7 @@ def test_continues_an_interrupted_run(run_dir, features_dir, clips_dir, melcache
     (cut / "heads.json").unlink()
     shutil.rmtree(cut / "setup4" / "seed1")
     (cut / "unfinished").mkdir()
-    identity = ("features", "setups", "num_seeds", "standardise", "baseline")
+    identity = ("features", "setups", "num_seeds", "standardise")
     (cut / "unfinished" / "job.json").write_text(json.dumps({name: heads[name] for name in identity}))
     kept = (cut / "setup1" / "seed0" / "result.json").stat().st_mtime_ns
     command = [
@@ -77,6 +77,7 @@ def test_continues_an_interrupted_run(run_dir, features_dir, clips_dir, melcache
         (["--output={out}"], 2, "--features must be given"),
         (["--features={clips}", "--output={out}"], 1, "holds log_mel, expected features"),
         (["--features={features}", "--output={out}", "--setups=setup5"], 2, "unknown setup 'setup5'"),
+        (["--features={features}", "--output={out}", "--setups="], 2, "--setups is empty"),
         (["--features={features}", "--output={out}", "--seeds=0"], 2, "seeds"),
         (["--features={features}", "--output={run}"], 1, "is already complete"),
         (["--features={features}", "--data={other}", "--output={out}"], 1, "was made from clips"),
@@ -172,7 +173,7 @@ def test_hostile_names_are_shown_as_text(orchestra, melcache_json, tmp_path):
     from launch import report_pictures
 
     svg = report_pictures.log_mel_pictures(
-        [("<script>alert(1)</script> & \"", np.zeros((128, 12), np.float32))],
+        [(title, np.zeros((128, 12), np.float32)) for title in ("<script>alert(1)</script> & \"", "$x^$")],
         {"sample_rate_hz": 12_000, "n_fft": 2048, "hop_length": 1024, "fmin_hz": 0.0, "fmax_hz": 6000.0},
     )  # fmt: skip
     assert "<script" not in svg

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from tests_support import write_manifest
 
-from tfdata import clips, layout
+from tfdata import clips, layout, storage
 
 
 def manifest_rows(orchestra):
@@ -102,6 +102,7 @@ def test_same_input_gives_the_same_bytes_also_after_an_interruption(
         prepare(output=str(killed), beam_args=["--runner=FnApiRunner"], **arguments)
     monkeypatch.setattr(workspace.Workspace, "write_part", write_part)
     assert (killed / "unfinished").exists() and not (killed / "COMPLETED").exists()
+    (killed / f"log_mel-test.tfrecord-00000-of-00003.0123{storage._TEMPORARY}").write_text("torn")
     with pytest.raises(ValueError, match="split.seed=0, this one has split.seed=1"):
         from beam_preprocess.settings import SplitSettings
 
@@ -146,6 +147,91 @@ def test_glob_takes_the_folder_for_the_class(orchestra, melcache_json, tmp_path)
     assert layout.read_spec(f"{tmp_path}/d").class_names == ("cello", "flute", "oboe")
 
 
+def test_what_is_no_audio_clip_is_named_and_stops_nothing(orchestra, melcache_json, tmp_path):
+    folder = tmp_path / "notes"
+    shutil.copytree(orchestra, folder)
+    os.mkfifo(folder / "cello" / "pipe.wav")
+    (folder / "cello" / "device.wav").symlink_to("/dev/zero")
+    soundfile.write(folder / "flute" / "hot.wav", np.full(8000, 1e25), 8_000, subtype="DOUBLE")
+    (folder / "oboe" / "claims_2_gb.wav").write_bytes(
+        b"RIFF\xff\xff\xff\x7fWAVEfmt \x10\0\0\0\1\0\1\0\x44\xac\0\0\x88\x58\1\0\2\0\x10\0data\xf0\xff\xff\x7f"
+    )
+    told = melcache_json(
+        "prepare", f"--input={folder}", f"--output={tmp_path}/d", "--max_reject_fraction=0.5", timeout_s=60
+    )
+    reasons = {
+        reject["path"]: f"{reject['stage']}: {reject['reason']}" for reject in layout.read_rejects(f"{tmp_path}/d")
+    }
+    assert reasons["cello/pipe.wav"] == reasons["cello/device.wav"] == "read: not a regular file"
+    assert reasons["flute/hot.wav"].startswith("log_mel: samples too large")
+    assert "oboe/claims_2_gb.wav" in reasons and told["num_clips"] == 12
+
+
+def test_inputs_mended_after_too_many_rejects_are_taken_up(orchestra, melcache, melcache_json, tmp_path):
+    folder = tmp_path / "notes"
+    shutil.copytree(orchestra, folder)
+    command = ["prepare", f"--input={folder}", f"--output={tmp_path}/d"]
+    assert melcache(*command).returncode == 1
+    note = next((folder / "oboe").glob("oboe_*.wav"))
+    soundfile.write(folder / "flute" / "no_audio.wav", soundfile.read(note)[0][::-1], 44_100)
+    for name in ("cello/not_numbers.wav", "oboe/empty.mp3", "notes.csv"):
+        (folder / name).unlink()
+    assert melcache_json(*command)["num_clips"] == 13
+    assert layout.read_rejects(f"{tmp_path}/d") == []
+
+
+def test_an_input_changed_during_an_interruption_is_named(orchestra, tmp_path):
+    from beam_preprocess.recordings import find_recordings
+    from beam_preprocess.settings import PrepareSettings
+    from beam_preprocess.workspace import Workspace
+
+    folder = tmp_path / "notes"
+    shutil.copytree(orchestra, folder)
+
+    def start():
+        found = find_recordings(input_path=str(folder), manifest=None, group=None, classes=())
+        return Workspace(f"{tmp_path}/d").start(PrepareSettings(), found)
+
+    assert start() == start()
+    (folder / "flute" / "no_audio.wav").write_text("other words")
+    with pytest.raises(ValueError, match="flute/no_audio.wav was changed"):
+        start()
+    (folder / "flute" / "no_audio.wav").unlink()
+    with pytest.raises(ValueError, match="flute/no_audio.wav is gone"):
+        start()
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("", "no column 'path'"),
+        ("path,label\n", "no recordings found"),
+        ("path,label,label\na.wav,x,y\n", "two columns 'label'"),
+        (",path,label\n0,a.wav,x\n", "a column without a name"),
+        ("path,label\na.wav\n", "line 2 has another number of fields"),
+        ("path,label\na.wav,\n", "line 2 has an empty label"),
+        ("path,label,split\na.wav,x,tset\n", "line 2 has split 'tset'.*did you mean 'test'"),
+        ("path,label\na.wav,x\na.wav,y\n", "line 3 names a.wav again"),
+        ("path,label\na.wav,x\nb.wav,x\n", "only one class"),
+        ('path,label\n"a.wav,x\nb.wav,y\n', "stray quote"),
+    ],
+)
+def test_odd_manifests_are_refused_by_line(text, expected, tmp_path):
+    from beam_preprocess.recordings import find_recordings
+
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(ValueError, match=expected):
+        find_recordings(input_path=None, manifest=f"{tmp_path}/m.csv", group=None, classes=())
+
+
+def test_recordings_with_an_empty_group_are_groups_of_their_own(tmp_path):
+    from beam_preprocess.recordings import find_recordings
+
+    (tmp_path / "m.csv").write_text("\ufeffpath,label,player\na.wav,x,\nb.wav,y, \nc.wav,y,eva\n", encoding="utf-8")
+    found = find_recordings(input_path=None, manifest=f"{tmp_path}/m.csv", group="player", classes=())
+    assert [recording.group for recording in found] == ["a.wav", "b.wav", "eva"]
+
+
 def test_odd_names_are_names_like_others(orchestra, melcache_json, tmp_path):
     folder = tmp_path / "notes"
     for name in ("cello", "flute"):
@@ -182,7 +268,10 @@ BAD = {
                       "unknown class 'flute' for flute/.*did you mean 'flutes'"),
     "unwritable": (["--input={notes}", "--output=/proc/melcache/d", "--max_reject_fraction=1"], 1, "can't write"),
     "a file as output": (["--input={notes}", "--output={file}", "--max_reject_fraction=1"], 1, "{file}"),
-    "not ours": (["--input={notes}", "--output={notes}", "--max_reject_fraction=1"], 1, "not empty"),
+    "not ours": (["--input={notes}", "--output={busy}", "--max_reject_fraction=1"], 1, "not empty"),
+    "length": (["--input={notes}", "--output={out}", "--clip_s=inf"], 1, "--clip_s must be above 0 and finite"),
+    "output in input": (["--input={notes}", "--output={notes}/cello/out"], 1, "lies in --input"),
+    "beam value": (["--input={notes}", "--output={out}", "--", "--direct_num_workers=x"], 1, "invalid int value: 'x'"),
     "beam option": (["--input={notes}", "--output={out}", "--", "--runer=DirectRunner"], 1, "--runer"),
 }  # fmt: skip
 
@@ -194,7 +283,13 @@ def test_bad_command_lines_fail_in_one_line(case, orchestra, melcache, tmp_path)
     arguments, status, expected = BAD[case]
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
-    places = {"notes": orchestra, "out": tmp_path / "out", "empty": tmp_path / "empty", "file": tmp_path / "file"}
+    places = {
+        "notes": orchestra,
+        "out": tmp_path / "out",
+        "empty": tmp_path / "empty",
+        "file": tmp_path / "file",
+        "busy": tmp_path,
+    }
     done = melcache("prepare", "--quiet", *(argument.format(**places) for argument in arguments))
     assert done.returncode == status, done.stderr
     assert re.search(expected.format(**places), done.stderr), done.stderr

@@ -113,6 +113,31 @@ def test_too_few_groups_are_named():
         assign_splits(items, SplitSettings())
 
 
+@pytest.mark.parametrize("sizes", [(30, 2, 1), (10, 10, 1), (1, 1, 1), (5, 1, 20, 1)])
+@pytest.mark.parametrize("seed", range(8))
+def test_every_class_stands_in_every_split_whatever_its_groups(sizes, seed):
+    items = collection({"other": 20})
+    for group, size in enumerate(sizes):
+        items += [Item(id=f"odd/{group}-{n}", label="odd", group=f"odd{group}", content_hash=f"{group}-{n}")
+                  for n in range(size)]  # fmt: skip
+    found = counts(items, assign_splits(items, SplitSettings(seed=seed)))
+    assert all(found[label, split] for label in ("other", "odd") for split in ("train", "validation", "test"))
+
+
+@pytest.mark.parametrize("size, fraction", [(6, 0.85), (3, 0.5), (5, 0.8), (40, 0.99)])
+def test_training_clips_are_left_whatever_the_fractions(size, fraction):
+    items = collection({"a": size, "b": size})
+    found = counts(items, assign_splits(items, SplitSettings(test_fraction=fraction)))
+    assert all(found[label, split] for label in "ab" for split in ("train", "validation", "test"))
+
+
+def test_what_groups_across_classes_make_impossible_is_named():
+    items = [Item(id=f"{label}/{n}", label=label, group="one" if n < 19 else f"{label}{n}", content_hash=f"{label}{n}")
+             for label in "ab" for n in range(20)]  # fmt: skip
+    with pytest.raises(ValueError, match="'a' has 20 clips in 2 groups"):
+        assign_splits(items, SplitSettings())
+
+
 def test_a_fraction_of_zero_makes_no_such_split():
     items = collection({"a": 10, "b": 10})
     assert set(assign_splits(items, SplitSettings(validation_fraction=0.0)).values()) == {"train", "test"}

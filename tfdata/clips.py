@@ -21,17 +21,9 @@ def stream_batches(
       batch_size: clips in a batch; the last one may be shorter.
     Yields:
       bytes [n], and the array [n, *spec.array.shape] of spec.array.dtype.
-    Raises:
-      DatasetError: a shard is missing or damaged; names it.
     """
     batches = tf.data.TFRecordDataset(list(paths)).batch(batch_size).map(_parser(spec.array))
-    try:
-        yield from batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-    except tf.errors.OpError as error:  # says what is wrong, but not with which file
-        for path in paths:
-            for _ in records.unframe(_read(path), where=path):
-                pass
-        raise DatasetError(f"{paths[0]} and the shards beside it can't be read: {error.message}") from error
+    yield from batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
 
 def _parser(array: ArraySpec):
@@ -67,27 +59,35 @@ def load_split(directory: str, spec: DatasetSpec, split: str, *, show_progress: 
     clips: list[schema.Clip] = []
     with tqdm(total=info.num_clips, desc=f"read {split}", unit=" clips", disable=not show_progress) as bar:
         for path, length in zip(layout.shard_paths(directory, spec, split), info.shard_lengths):
-            first = len(clips)
-            for record in records.unframe(_read(path), where=path):
-                if len(clips) - first < length:
-                    try:
-                        clip, array[len(clips)] = schema.decode_clip(record, spec)
-                    except (KeyError, ValueError, UnicodeDecodeError) as error:
-                        raise DatasetError(
-                            f"{path} holds records of another dataset ({type(error).__name__}: {error}): "
-                            "make the dataset again"
-                        ) from error
+            for record in _whole_shard(path, length):
+                try:
+                    clip, array[len(clips)] = schema.decode_clip(record, spec)
+                except (KeyError, ValueError, UnicodeDecodeError) as error:
+                    raise DatasetError(
+                        f"{path} holds records of another dataset ({type(error).__name__}: {error}): "
+                        "make the dataset again"
+                    ) from error
                 clips.append(clip)
-            if len(clips) - first != length:
-                raise DatasetError(
-                    f"{path} holds {len(clips) - first} clips, {layout.SPEC} says {length}: make the dataset again"
-                )
             bar.update(length)
     return Split(array=array, labels=np.array([clip.label for clip in clips], np.int32), clips=clips)
 
 
-def _read(path: str) -> bytes:
+def check_shards(directory: str, spec: DatasetSpec) -> None:
+    """Read all shards of all splits and check their checksums and lengths.
+
+    Raises:
+      DatasetError: as `load_split`.
+    """
+    for split, info in spec.splits.items():
+        for path, length in zip(layout.shard_paths(directory, spec, split), info.shard_lengths):
+            _whole_shard(path, length)
+
+
+def _whole_shard(path: str, length: int) -> list[bytes]:
     try:
-        return storage.read_bytes(path)
+        found = list(records.unframe(storage.read_bytes(path), where=path))
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing: make the dataset again") from error
+    if len(found) != length:
+        raise DatasetError(f"{path} holds {len(found)} clips, {layout.SPEC} says {length}: make the dataset again")
+    return found

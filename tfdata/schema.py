@@ -47,7 +47,11 @@ def fields(metadata_columns) -> dict[str, str]:
 def _array_bytes(array: np.ndarray, spec: ArraySpec) -> bytes:
     if array.shape != spec.shape:
         raise ValueError(f"{spec.name} must have shape {spec.shape}, got {array.shape}")
-    return np.ascontiguousarray(array, np.dtype(spec.dtype).newbyteorder("<")).tobytes()
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(array, np.dtype(spec.dtype).newbyteorder("<"))
+    if not np.isfinite(stored).all():
+        raise ValueError(f"{spec.name} has values that {spec.dtype} can't hold (up to {np.nanmax(np.abs(array)):.3g})")
+    return stored.tobytes()
 
 
 def encode_clip(clip: Clip, array: np.ndarray, spec: ArraySpec) -> bytes:

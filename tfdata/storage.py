@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 from fsspec.core import url_to_fs
 
+_TEMPORARY = ".melcache-tmp"
+
 
 def is_remote(path: str) -> bool:
     return "://" in path
@@ -38,6 +40,17 @@ def is_directory(path: str) -> bool:
 def size(path: str) -> int:
     fs, name = url_to_fs(path)
     return fs.size(name)
+
+
+def local_version(path: str) -> str | None:
+    """Size and modification time of a local file; None for other places (a request for each file would take hours)."""
+    if is_remote(path):
+        return None
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return f"{status.st_size} bytes, {status.st_mtime_ns}"
 
 
 def list_names(directory: str) -> list[str]:
@@ -67,6 +80,11 @@ def walk_files(directory: str) -> Iterator[str]:
         subfolders.sort()
         found.extend(os.path.relpath(os.path.join(folder, name), root) for name in files)
     yield from sorted(found)
+
+
+def absolute(path: str) -> str:
+    """The path as it can be found from another working directory."""
+    return path if is_remote(path) else os.path.abspath(path)
 
 
 def glob(pattern: str) -> list[str]:
@@ -107,7 +125,7 @@ def write_bytes(path: str, data: bytes) -> None:
         fs.pipe_file(name, data)
         return
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    temporary = f"{path}.{uuid.uuid4().hex}{_TEMPORARY}"
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -122,6 +140,15 @@ def write_bytes(path: str, data: bytes) -> None:
 
 def write_text(path: str, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
+
+
+def remove_temporaries(directory: str) -> None:
+    """Remove what killed processes left of files they were writing below a local directory."""
+    if not is_remote(directory):
+        for folder, _, names in os.walk(directory):
+            for name in names:
+                if name.endswith(_TEMPORARY):
+                    os.remove(os.path.join(folder, name))
 
 
 def remove_tree(directory: str) -> None:

@@ -56,6 +56,8 @@ class Unfinished:
         """
         names = self.check_free(done_marker=done_marker, may_hold=may_hold)
         continued = self._check_same(identity) if FOLDER in names else False
+        if continued:
+            storage.remove_temporaries(self.output)
         try:
             storage.make_directory(self.path(""))
             storage.write_text(self.path(_JOB), json.dumps(identity, indent=2))
