@@ -122,7 +122,7 @@ def main(positional, beam_args):
         "  melcache cache --data=my/clips --output=my/features"
         + (" --weights=random" if weights["source"] == "random" else "")
     )
-    command.say("  melcache heads --features=my/features --data=my/clips --output=my/heads --seeds=5")
+    command.say("  melcache heads --features=my/features --output=my/heads --seeds=5")
     command.say("  melcache report --run=my/heads")
     command.say("(as .venv/bin/melcache where make has installed it)")
     return {
