@@ -90,9 +90,10 @@ def prepare(
     try:
         plan = plan_of(workspace.read_lines(part.index for part in parts))
     except DatasetError as error:
-        workspace.remove()  # what has to change is the input or the limit, so nothing here could be continued
         if not isinstance(error, InputRejected):
+            workspace.remove()  # what has to change is the input, so nothing here could be continued
             raise
+        workspace.park()
         _write_rejects(output, error.rejects)
         raise DatasetError(f"{error}; {_listed(output, error.rejects)}") from error
     spec = _spec(

@@ -19,6 +19,7 @@ from tfdata.spec import DatasetError
 from tfdata.unfinished import Unfinished
 
 RECORDINGS_PER_PART = 128
+_PARKED = "parked"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,15 @@ class Workspace(Unfinished):
             (json.dumps(dataclasses.asdict(recording), sort_keys=True) + "\n").encode() for recording in recordings
         ]
         inputs = b"".join(lines)
-        self.begin(dataclasses.asdict(settings), done_marker=layout.COMPLETED, may_hold=[layout.REJECTS])
+        identity = dataclasses.asdict(settings)
+        if storage.exists(self.path(_PARKED)):
+            try:
+                self.check_same(identity)
+                self._check_same_inputs(recordings)
+                storage.remove_tree(self.path(_PARKED))
+            except DatasetError:  # mended inputs, say: begin anew
+                self.remove()
+        self.begin(identity, done_marker=layout.COMPLETED, may_hold=[layout.REJECTS])
         if storage.exists(self.path("inputs.jsonl")):
             self._check_same_inputs(recordings)
         else:
@@ -54,6 +63,13 @@ class Workspace(Unfinished):
             parts.append(PartRef(index, start, end))
             start = end
         return parts
+
+    def park(self) -> None:
+        """Keep what is decoded of a job that ended before any shard was written, since too many inputs were rejected.
+
+        The same job with a higher limit goes on from here; one with other inputs begins anew.
+        """
+        storage.write_text(self.path(_PARKED), "")
 
     def _check_same_inputs(self, recordings: Sequence[Recording]) -> None:
         begun = {recording.name: recording for recording in _parse(storage.read_bytes(self.path("inputs.jsonl")))}

@@ -315,7 +315,7 @@ def test_a_class_too_small_to_split_is_named_and_nothing_is_left(count, words, o
     assert not (tmp_path / "d").exists()
 
 
-def test_a_path_that_does_not_exist_is_a_named_reject(orchestra, melcache, melcache_json, tmp_path):
+def test_a_path_that_does_not_exist_is_a_named_reject(orchestra, melcache, tmp_path):
     rows = [row for row in manifest_rows(orchestra) if row["pitch"]]
     rows = [{"path": str(orchestra / row["path"]), "label": row["label"]} for row in rows]
     write_manifest(tmp_path / "m.csv", [*rows, {"path": "gone.wav", "label": "oboe"}])
@@ -323,7 +323,9 @@ def test_a_path_that_does_not_exist_is_a_named_reject(orchestra, melcache, melca
     assert refused.returncode == 1 and "gone.wav: read: no such file" in refused.stderr
     assert not (tmp_path / "d" / "COMPLETED").exists()
     # The same command with a higher limit goes on from there.
-    told = melcache_json("prepare", f"--manifest={tmp_path}/m.csv", f"--output={tmp_path}/d")
+    allowed = melcache("prepare", f"--manifest={tmp_path}/m.csv", f"--output={tmp_path}/d", "--json")
+    assert "continuing an interrupted job: 1 parts" in allowed.stderr
+    told = json.loads(allowed.stdout)
     assert told["num_rejects"] == 1 and told["num_clips"] == 12
 
 

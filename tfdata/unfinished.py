@@ -55,7 +55,7 @@ class Unfinished:
           DatasetError: complete already, not empty, a job of another identity, or not writable.
         """
         names = self.check_free(done_marker=done_marker, may_hold=may_hold)
-        continued = self._check_same(identity) if FOLDER in names else False
+        continued = self.check_same(identity) if FOLDER in names else False
         if continued:
             storage.remove_temporaries(self.output)
         try:
@@ -68,7 +68,12 @@ class Unfinished:
             ) from error
         return continued
 
-    def _check_same(self, identity: Mapping[str, Any]) -> bool:
+    def check_same(self, identity: Mapping[str, Any]) -> bool:
+        """Whether a job of this identity was begun here; False where none was.
+
+        Raises:
+          DatasetError: one of another identity was; names the first field that differs.
+        """
         try:
             begun = _flat(json.loads(storage.read_text(self.path(_JOB))))
         except FileNotFoundError:
