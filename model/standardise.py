@@ -36,4 +36,5 @@ def span_basis(values: np.ndarray) -> np.ndarray | None:
     training on `values`, at clips / num_values of the arithmetic.
     """
     num_clips, num_values = values.shape
-    return np.linalg.qr(values.T)[0] if num_clips < num_values else None
+    # The decomposition costs as much as some epochs, so it must save a good part of each.
+    return np.linalg.qr(values.T)[0] if 2 * num_clips < num_values else None
