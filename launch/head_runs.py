@@ -192,9 +192,8 @@ def _summary(name: str, settings: HeadSettings, runs: Sequence[dict]) -> dict[st
 
 def _baseline(name: str, examples: Mapping[str, Examples], num_classes: int) -> dict[str, Any]:
     # Stored clips are shuffled by hash, so that the first are a fair sample of a large collection.
-    train = Examples(
-        *(values[:_MAX_BASELINE_CLIPS] for values in (examples["train"].features, examples["train"].labels))
-    )
+    whole, n = examples["train"], _MAX_BASELINE_CLIPS
+    train = Examples(whole.features[:n], whole.labels[:n])
     probabilities = logistic_regression(train, examples["test"], num_classes=num_classes)
     tested = test_metrics(probabilities, examples["test"].labels)
     return {
