@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping
 
 import fsspec
@@ -116,12 +117,15 @@ def load_weights(backbone: keras.Model, source: str) -> None:
                 file = os.path.join(folder, os.path.basename(source))
                 with open(file, "wb") as copy:
                     shutil.copyfileobj(stored, copy)
-            backbone.load_weights(file)
+            with warnings.catch_warnings():
+                # Keras only warns of some parts it does not find, and leaves them as they were.
+                warnings.filterwarnings("error", category=UserWarning)
+                backbone.load_weights(file)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise WeightsError(
             f"--weights={source}: no such file. Give a weights file, 'imagenet' (downloaded by Keras) or 'random'"
         ) from error
-    except (ValueError, KeyError, OSError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, OSError, IndexError, TypeError, UserWarning) as error:
         raise WeightsError(
             f"--weights={source} does not fit Inception-ResNet-v2 without its top "
             f"({backbone.count_params():,} parameters): {_first_line(error)}"

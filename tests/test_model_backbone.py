@@ -85,6 +85,16 @@ def test_weights_that_do_not_fit_are_refused(backbone, tmp_path):
         backbones.load_weights(backbone, "imagnet")
 
 
+def test_a_weights_file_that_lacks_a_layer_is_refused(backbone, tmp_path):
+    import h5py
+
+    backbone.save_weights(tmp_path / "w.weights.h5")
+    with h5py.File(tmp_path / "w.weights.h5", "a") as file:
+        del file["layers"]["conv2d_17"]
+    with pytest.raises(backbones.WeightsError, match="does not fit"):
+        backbones.load_weights(backbones.build_backbone(150), str(tmp_path / "w.weights.h5"))
+
+
 def test_calibration_gives_features_a_scale(backbone):
     images = tf.random.Generator.from_seed(0).uniform((16, 150, 150, 3), -1, 1)
     before = backbone(images, training=False).numpy()
