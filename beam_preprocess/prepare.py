@@ -192,10 +192,7 @@ def _spec(plan: Plan, *, settings, class_names, num_recordings, output, metadata
     splits = {}
     for split, lengths in plan.shard_lengths.items():
         labels = collections.Counter(clip["label"] for id, clip in plan.clips.items() if plan.places[id][0] == split)
-        num_bytes = sum(
-            storage.size(storage.join(output, layout.shard_name(LOG_MEL, split, shard, len(lengths))))
-            for shard in range(len(lengths))
-        )
+        num_bytes = sum(map(storage.size, layout.split_paths(output, LOG_MEL, split, len(lengths))))
         splits[split] = SplitInfo(
             shard_lengths=lengths, num_bytes=num_bytes, class_counts=tuple(labels[name] for name in class_names)
         )

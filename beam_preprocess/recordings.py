@@ -161,9 +161,10 @@ def _check_labels(recordings: list[Recording], classes: tuple[str, ...], where: 
                 f"unknown class {label!r} for {recording.name} in {where}: --classes allows "
                 f"{', '.join(classes)}{_nearest(label, classes)}"
             )
-    if len({recording.label for recording in recordings} - {None}) < 2:
-        raise DatasetError(f"{where} has only one class, {recordings[0].label!r}: a classifier needs two or more")
-    missing = set(classes) - {recording.label for recording in recordings}
+    labels = {recording.label for recording in recordings} - {None}
+    if len(labels) < 2:
+        raise DatasetError(f"{where} has only one class, {min(labels)!r}: a classifier needs two or more")
+    missing = set(classes) - labels
     if missing:
         raise DatasetError(f"{where} has no recordings of {', '.join(sorted(missing))}, which --classes names")
 

@@ -142,8 +142,7 @@ def _calibrate(network, data: str, clips: DatasetSpec, image) -> None:
 
 
 def _feature_paths(output: str, clips: DatasetSpec, split: str) -> list[str]:
-    num_shards = len(clips.splits[split].shard_lengths)
-    return [storage.join(output, layout.shard_name(FEATURES, split, i, num_shards)) for i in range(num_shards)]
+    return layout.split_paths(output, FEATURES, split, len(clips.splits[split].shard_lengths))
 
 
 def _write_shards(extractor, data, clips, output, array, *, batch_size, show_progress) -> int:

@@ -42,21 +42,18 @@ class Unfinished:
             )
         return names
 
-    def begin(self, identity: Mapping[str, Any], *, done_marker: str, may_hold: Iterable[str] = ()) -> bool:
+    def begin(self, identity: Mapping[str, Any], *, done_marker: str, may_hold: Iterable[str] = ()) -> None:
         """Begin the job, or take up the one begun here before.
 
         Args:
           identity: everything that decides the result; nested settings are compared field by field.
           done_marker: the file that says the directory is complete.
           may_hold: other files that may stand in a fresh directory.
-        Returns:
-          whether an interrupted job is continued.
         Raises:
           DatasetError: complete already, not empty, a job of another identity, or not writable.
         """
         names = self.check_free(done_marker=done_marker, may_hold=may_hold)
-        continued = self.check_same(identity) if FOLDER in names else False
-        if continued:
+        if FOLDER in names and self.check_same(identity):
             storage.remove_temporaries(self.output)
         try:
             storage.make_directory(self.path(""))
@@ -66,7 +63,6 @@ class Unfinished:
                 f"can't write to --output={self.output} ({error.strerror or error}): "
                 "choose a directory that you may write to"
             ) from error
-        return continued
 
     def check_same(self, identity: Mapping[str, Any]) -> bool:
         """Whether a job of this identity was begun here; False where none was.
