@@ -34,6 +34,7 @@ setup(
         "soundfile>=0.13",  # libsndfile: wav, flac, mp3, ogg, aiff
         "soxr>=0.5",  # resampling
         "tqdm>=4.66",  # progress bars
+        "xxhash>=3.4",  # content hashes of audio, at the speed of memory
     ],
     extras_require={
         "beam": ["apache-beam[gcp]>=2.70,<3"],

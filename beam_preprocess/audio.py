@@ -1,10 +1,14 @@
-"""From an audio file of any format, rate, depth and channel count to the mono samples of one clip."""
+"""From an audio file of any format, rate, depth and channel count to mono samples, window by window."""
 
+import contextlib
 import dataclasses
 import hashlib
+import math
 import os
 import shutil
+import stat
 import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
@@ -13,6 +17,7 @@ import soxr
 from tfdata import storage
 
 _MAX_SAMPLE_RATE_HZ = 1_000_000
+_MAX_BLOCK_VALUES = 1 << 22  # samples times channels read at once: 16 MiB, whatever a header claims
 
 
 class Reject(Exception):
@@ -25,99 +30,128 @@ class Reject(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Audio:
-    """Mono audio: float32 samples [n] in about [-1, 1], their rate, and sha256 of both, before any resampling."""
+class Window:
+    """Mono audio: float32 samples [n] in about [-1, 1], their rate, and where in the recording they start."""
 
     samples: np.ndarray
     sample_rate_hz: int
-    content_hash: str
+    start_s: float
 
 
-def decode(path: str, *, duration_s: float) -> Audio:
-    """Decode the first `duration_s` seconds of a file, mixed down to mono by the mean of its channels.
+def windows(path: str, *, clip_s: float, hop_s: float, max_windows: int | None) -> Iterator[Window]:
+    """The windows of `clip_s` seconds that start every `hop_s` seconds, mixed down by the mean of the channels.
 
-    Reads no more of the file than that takes. Content decides the format, not the extension: libsndfile's formats
-    (wav, flac, mp3, ogg, opus, aiff and others).
+    A recording's first window may be shorter than `clip_s`, where the recording is; later ones are whole, so that a
+    rest at the end makes no clip. No more of the file is read than the windows take, and no more than one window is
+    held. Content decides the format, not the extension: libsndfile's formats (wav, flac, mp3, ogg, opus, aiff and
+    others).
 
+    Args:
+      max_windows: at most so many; None for all.
     Raises:
       Reject: the file can't be opened, is not audio that libsndfile decodes, is empty, or holds samples that are not
         finite.
     """
     try:
-        if storage.is_remote(path):
-            rate_hz, samples = _read_remote(path, duration_s)
-        else:
-            if os.path.exists(path) and not os.path.isfile(path):
-                raise Reject("read", "not a regular file")  # a pipe or a device may never end
-            with open(path, "rb"):  # says what is wrong with a file that can't be opened; libsndfile hardly does
-                pass
-            rate_hz, samples = _read(path, duration_s)
+        with _open(path) as sound:
+            rate_hz = sound.samplerate
+            if not 1 <= rate_hz <= _MAX_SAMPLE_RATE_HZ:
+                raise Reject("decode", f"sample rate {rate_hz} Hz is outside 1 to {_MAX_SAMPLE_RATE_HZ} Hz")
+            yield from _windows(sound, clip_s, hop_s, max_windows)
     except FileNotFoundError:
         raise Reject("read", "no such file") from None
     except soundfile.LibsndfileError as error:
-        raise Reject("decode", _reason(error)) from error
+        raise _explained(path, error) from error
     except OSError as error:
         raise Reject("read", error.strerror or str(error)) from error
     except (soundfile.SoundFileRuntimeError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise Reject("decode", f"{type(error).__name__}: {error}") from error
-    if not samples.size:
-        raise Reject("decode", "no audio samples")
-    if not np.isfinite(samples).all():
-        raise Reject("decode", "samples that are not finite numbers (NaN or infinity)")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    content = hashlib.sha256(f"{rate_hz}\n".encode() + mono.tobytes()).hexdigest()
-    return Audio(samples=np.ascontiguousarray(mono), sample_rate_hz=rate_hz, content_hash=content)
 
 
-def _read(source, duration_s: float) -> tuple[int, np.ndarray]:
-    """Rate and the first samples [n, channels] of a path or an open file."""
-    with soundfile.SoundFile(source) as sound:
-        rate_hz = sound.samplerate
-        if not 1 <= rate_hz <= _MAX_SAMPLE_RATE_HZ:
-            raise Reject("decode", f"sample rate {rate_hz} Hz is outside 1 to {_MAX_SAMPLE_RATE_HZ} Hz")
-        frames = min(max(1, int(rate_hz * duration_s)), max(sound.frames, 0))
-        return rate_hz, sound.read(frames, dtype="float32", always_2d=True)
+def _windows(sound: soundfile.SoundFile, clip_s: float, hop_s: float, max_windows: int | None) -> Iterator[Window]:
+    rate_hz = sound.samplerate
+    length = max(1, int(rate_hz * clip_s))
+    held, held_from = np.zeros(0, np.float32), 0  # samples read and not yet behind us, and their place in the recording
+    index = 0
+    while max_windows is None or index < max_windows:
+        start_s = round(index * hop_s, 6)
+        start = round(start_s * rate_hz)
+        missing = start + length - (held_from + len(held))
+        read = _read_mono(sound, missing) if missing > 0 else held[:0]
+        held = np.concatenate([held, read]) if len(held) else read
+        held, held_from = held[max(0, start - held_from) :], max(held_from, start)
+        if not index and not len(held):
+            raise Reject("decode", "no audio samples")
+        if index and len(held) < length:
+            return
+        yield Window(held[:length], rate_hz, start_s)
+        index += 1
 
 
-def _read_remote(path: str, duration_s: float) -> tuple[int, np.ndarray]:
-    with storage.open_read(path) as file:
+def _read_mono(sound: soundfile.SoundFile, num_samples: int) -> np.ndarray:
+    """The next float32 samples [up to num_samples], in blocks that stay small whatever the number of channels."""
+    block = max(1, _MAX_BLOCK_VALUES // sound.channels)
+    pieces = [np.zeros(0, np.float32)]
+    while num_samples > 0:
+        asked = min(num_samples, block)
+        samples = sound.read(asked, dtype="float32", always_2d=True)
+        pieces.append(samples[:, 0] if sound.channels == 1 else samples.mean(axis=1))
+        num_samples -= len(samples)
+        if len(samples) < asked:  # the end
+            break
+    return pieces[-1] if len(pieces) <= 2 else np.concatenate(pieces)
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[soundfile.SoundFile]:
+    if not storage.is_remote(path):
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            os.listdir(path)  # says why it can't be listed, which is how it came to be an input
+        if not stat.S_ISREG(mode):
+            raise Reject("read", "not a regular file")  # a pipe or a device may never end
+        with soundfile.SoundFile(path) as sound:
+            yield sound
+        return
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(storage.open_read(path))
         try:
-            return _read(file, duration_s)
+            sound = soundfile.SoundFile(file)
         except soundfile.LibsndfileError:
             # libsndfile takes a path's extension for a hint where the header alone doesn't tell (large ID3 tags), so
             # that a file must be tried under a name of its own to be treated as it would be on a local disk.
             file.seek(0)
-            with tempfile.NamedTemporaryFile(suffix=os.path.splitext(path)[1]) as local:
-                shutil.copyfileobj(file, local)
-                local.flush()
-                return _read(local.name, duration_s)
+            local = stack.enter_context(tempfile.NamedTemporaryFile(suffix=os.path.splitext(path)[1]))
+            shutil.copyfileobj(file, local)
+            local.flush()
+            sound = soundfile.SoundFile(local.name)
+        yield stack.enter_context(sound)
 
 
-def _reason(error: soundfile.LibsndfileError) -> str:
+def _explained(path: str, error: soundfile.LibsndfileError) -> Reject:
+    """Why a file can't be decoded; libsndfile hardly says what is wrong with one that can't even be opened."""
+    if not storage.is_remote(path):
+        try:
+            with open(path, "rb"):
+                pass
+        except FileNotFoundError:
+            return Reject("read", "no such file")
+        except OSError as cause:
+            return Reject("read", cause.strerror or str(cause))
     reason = error.error_string.removeprefix("Error : ").rstrip(".")
     # What libsndfile says of an mp3 that ends within its header, though the file is there.
-    return "the header is cut off or damaged" if "does not exist" in reason else reason
+    return Reject("decode", "the header is cut off or damaged" if "does not exist" in reason else reason)
 
 
 def resample(samples: np.ndarray, *, from_hz: int, to_hz: int) -> np.ndarray:
-    """Resample float32 [n] with soxr's high quality, as librosa.load does.
+    """Resample float32 [n] with soxr's high quality, as librosa.load does; [up to ceil(n * to_hz / from_hz)].
 
-    Raises:
-      Reject: the result has no samples.
+    Of a few samples nothing may be left, where librosa gives zeros: what follows pads with zeros anyway.
     """
     if from_hz == to_hz:
         return samples
     resampled = soxr.resample(samples, from_hz, to_hz, quality="HQ")
-    # librosa keeps ceil(n * ratio) samples; soxr may give one more or one less.
-    length = int(np.ceil(len(samples) * to_hz / from_hz))
-    if not length:
-        raise Reject("resample", "no audio samples")
-    return fit(resampled, length)
-
-
-def fit(samples: np.ndarray, length: int) -> np.ndarray:
-    """Cut [n] to `length` samples, or pad it with zeros at its end."""
-    return samples[:length] if len(samples) >= length else np.pad(samples, (0, length - len(samples)))
+    return resampled[: math.ceil(len(samples) * to_hz / from_hz)]
 
 
 def file_hash(path: str) -> str | None:

@@ -1,29 +1,24 @@
 """The Beam graph of a prepare job: decode parts, plan the shards, write them. The graph only; prepare.py runs it.
 
-    parts ──▶ DecodePart ──▶ (all parts done) ──▶ PlanShards ──▶ ReadPart ──▶ GroupByKey ──▶ WriteShard
+    parts ──▶ DecodePart ──▶ (all parts done) ──▶ PlanShards ──▶ WriteShard
 
-A worker imports what decoding needs and nothing of TensorFlow.
+Parts are files: a shard picks its records out of them, so that no record travels through the runner, and a worker holds
+one shard at a time. A worker imports what decoding needs and nothing of TensorFlow.
 """
 
 from collections.abc import Callable
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.metrics import Metrics
 
-from beam_preprocess import audio
-from beam_preprocess.log_mel import LogMel
+from beam_preprocess import audio, time_limit
+from beam_preprocess.clip_encoder import ClipEncoder
 from beam_preprocess.plan import Plan
 from beam_preprocess.recordings import Recording
 from beam_preprocess.settings import PrepareSettings
-from beam_preprocess.workspace import PartRef, Workspace
-from tfdata import layout, records, schema, storage
-from tfdata.spec import LOG_MEL, ArraySpec, DatasetError
-
-
-def array_spec(settings: PrepareSettings) -> ArraySpec:
-    """The array of a clip example."""
-    return ArraySpec(name="log_mel", shape=settings.log_mel.shape, dtype=settings.precision)
+from beam_preprocess.workspace import PartRef, RecordPlace, Workspace
+from tfdata import records, schema
+from tfdata.spec import DatasetError
 
 
 def build(
@@ -32,150 +27,117 @@ def build(
     parts: list[PartRef],
     workspace: Workspace,
     settings: PrepareSettings,
-    plan: Callable[[list[dict]], Plan],
+    plan: Callable[[], Plan],
     class_names: tuple[str, ...],
+    timeout_s: float,
 ):
     """Add the whole job to `pipeline`; returns the PCollection of the names of the shards it wrote."""
     decoded = (
         pipeline
         | "Parts" >> beam.Create(parts)
         | "SpreadParts" >> beam.Reshuffle()
-        | "DecodePart" >> beam.ParDo(DecodePart(workspace, settings, class_names))
+        | "DecodePart" >> beam.ParDo(DecodePart(workspace, settings, class_names, timeout_s))
     )
     return (
         pipeline
-        | "Once" >> beam.Create([len(parts)])
+        | "Once" >> beam.Create([None])
         | "PlanShards" >> beam.ParDo(PlanShards(workspace, plan), beam.pvalue.AsList(decoded))
-        | "SpreadReading" >> beam.Reshuffle()
-        | "ReadPart" >> beam.ParDo(ReadPart(workspace))
-        | "ByShard" >> beam.GroupByKey()
-        | "WriteShard" >> beam.ParDo(WriteShard(workspace.output))
+        | "SpreadShards" >> beam.Reshuffle()
+        | "WriteShard" >> beam.ParDo(WriteShard(workspace))
     )
 
 
 class DecodePart(beam.DoFn):
     """Decodes the recordings of one part, writes its clips and its index, yields its number. Done parts are skipped."""
 
-    def __init__(self, workspace: Workspace, settings: PrepareSettings, class_names: tuple[str, ...]):
+    def __init__(self, workspace: Workspace, settings: PrepareSettings, class_names: tuple[str, ...], timeout_s: float):
         self._workspace = workspace
         self._settings = settings
-        self._labels = {name: index for index, name in enumerate(class_names)}
-        self._array = array_spec(settings)
+        self._class_names = class_names
+        self._timeout_s = timeout_s
         self._clips = Metrics.counter("prepare", "clips")
         self._rejects = Metrics.counter("prepare", "rejects")
 
-    def setup(self):
-        self._log_mel = LogMel(self._settings.log_mel)
-
     def process(self, part: PartRef):
-        if not self._workspace.is_done(part.index):
-            examples, lines = [], []
-            for recording in self._workspace.read_inputs(part):
-                try:
-                    example, line = self._clip(recording)
-                    line |= {"part": part.index, "place_in_part": len(examples)}
-                    examples.append(example)
-                    self._clips.inc()
-                except Exception as error:  # whatever a file does to us, it is rejected by name and the others go on
-                    reject = error if isinstance(error, audio.Reject) else _unforeseen(error)
-                    line = {
-                        "path": recording.name,
-                        "label": recording.label,
-                        "stage": reject.stage,
-                        "reason": reject.reason,
-                        "content_hash": audio.file_hash(recording.path),
-                    }
-                    self._rejects.inc()
-                lines.append(line)
-            self._workspace.write_part(part.index, examples, lines)
+        if not self._workspace.is_done(part):
+            with self._workspace.write_part(part.name) as writer:
+                self._decode(self._workspace.read_inputs(part), writer)
         yield part.index
 
-    def _clip(self, recording: Recording) -> tuple[bytes, dict]:
-        """The encoded example of a recording's clip and its index line; raises audio.Reject."""
-        if recording.label is None:
-            raise audio.Reject("list", "stands outside a class folder")
-        settings = self._settings.log_mel
-        sound = audio.decode(recording.path, duration_s=settings.clip_s)
-        samples = audio.resample(sound.samples, from_hz=sound.sample_rate_hz, to_hz=settings.sample_rate_hz)
-        image = self._log_mel(audio.fit(samples, settings.num_samples))
-        if not np.isfinite(image).all():
-            raise audio.Reject("log_mel", f"samples too large for a spectrum (up to {np.abs(samples).max():.3g})")
-        clip = schema.Clip(
-            recording=recording.name,
-            start_s=0.0,
-            label=self._labels[recording.label],
-            group=recording.group,
-            metadata=recording.metadata,
+    def _decode(self, recordings, writer) -> None:
+        num_clips = num_silent = 0
+        results = time_limit.each(
+            recordings, lambda: ClipEncoder(self._settings, self._class_names), timeout_s=self._timeout_s
         )
-        values = image.astype("float64")
-        return schema.encode_clip(clip, image, self._array), {
-            "id": clip.id,
-            "recording": recording.name,
+        for recording, result in results:
+            if result is None:
+                num_silent += 1
+            elif not isinstance(result, time_limit.End):
+                num_clips += 1
+                writer.add(result.record, result.line)
+            elif result.error is None:
+                writer.keep(*([{"silent": num_silent, "label": recording.label}] if num_silent else []))
+                self._clips.inc(num_clips)
+                num_clips = num_silent = 0
+            else:
+                writer.drop(self._reject_line(recording, result.error))
+                self._rejects.inc()
+                num_clips = num_silent = 0
+
+    def _reject_line(self, recording: Recording, error: Exception) -> dict:
+        """Whatever a file does to us, it is rejected by name and the others go on."""
+        if isinstance(error, time_limit.TimedOut):
+            reject = audio.Reject("decode", f"gave nothing for {self._timeout_s:g} s (--decode_timeout_s)")
+        elif isinstance(error, UnicodeEncodeError):
+            reject = audio.Reject("list", "the name is not valid UTF-8: rename the file")
+        elif not isinstance(error, audio.Reject):
+            reject = audio.Reject("decode", f"{type(error).__name__}: {error}")
+        else:
+            reject = error
+        hangs = isinstance(error, time_limit.TimedOut)
+        return {
+            "path": recording.name,
             "label": recording.label,
-            "group": recording.group,
-            "split": recording.split,
-            "content_hash": sound.content_hash,
-            "min": values.min(),
-            "max": values.max(),
-            "sum": values.sum(),
-            "sum_of_squares": (values**2).sum(),
+            "stage": reject.stage,
+            "reason": reject.reason,
+            "content_hash": None if hangs else audio.file_hash(recording.path),
         }
 
 
-def _unforeseen(error: Exception) -> audio.Reject:
-    if isinstance(error, UnicodeEncodeError):
-        return audio.Reject("list", "the name is not valid UTF-8: rename the file")
-    return audio.Reject("decode", f"{type(error).__name__}: {error}")
-
-
 class PlanShards(beam.DoFn):
-    """Runs once, after all parts: yields for each part where each of its clips goes, but for shards already written.
+    """Runs once, after all parts: yields each shard that is not written yet and where its records stand.
 
     Where no plan can be made (too few clips of a class, say) it yields nothing: the same plan is made again where the
     job was started, and fails there with its message instead of a worker's trace.
     """
 
-    def __init__(self, workspace: Workspace, make_plan: Callable[[list[dict]], Plan]):
+    def __init__(self, workspace: Workspace, make_plan: Callable[[], Plan]):
         self._workspace = workspace
         self._make_plan = make_plan
 
-    def process(self, num_parts: int, done_parts: list[int]):
+    def process(self, _, done_parts: list[int]):
         try:
-            plan = self._make_plan(self._workspace.read_lines(done_parts))
+            plan = self._make_plan()
         except DatasetError:
             return
-        written = set(storage.list_names(self._workspace.output))
-        places_by_part = {}
-        for id, clip in plan.clips.items():
-            split, shard, place = plan.places[id]
-            name = layout.shard_name(LOG_MEL, split, shard, len(plan.shard_lengths[split]))
+        written = self._workspace.written_shards()
+        for name, ids in plan.named_shards().items():
             if name not in written:
-                places_by_part.setdefault(clip["part"], {})[clip["place_in_part"]] = (name, place)
-        yield from sorted(places_by_part.items())
+                yield name, [plan.place(id) for id in ids], [plan.fold(id) for id in ids if plan.folds]
 
 
-class ReadPart(beam.DoFn):
-    """(part, {place in part: (shard, place in shard)}) to (shard, (place in shard, record))."""
+class WriteShard(beam.DoFn):
+    """(name, places of its records, their folds or nothing) to the shard's file; yields its name."""
 
     def __init__(self, workspace: Workspace):
         self._workspace = workspace
 
-    def process(self, element):
-        part, places = element
-        for place_in_part, record in enumerate(self._workspace.read_records(part)):
-            if place_in_part in places:
-                shard, place = places[place_in_part]
-                yield shard, (place, record)
-
-
-class WriteShard(beam.DoFn):
-    """(shard, its numbered records) to the shard's file; yields its name."""
-
-    def __init__(self, output: str):
-        self._output = output
-
-    def process(self, element):
-        shard, numbered = element
-        in_order = [record for _, record in sorted(numbered)]
-        storage.write_bytes(storage.join(self._output, shard), records.frame(in_order))
-        yield shard
+    def process(self, element: tuple[str, list[RecordPlace], list[int]]):
+        name, places, folds = element
+        frames = self._workspace.read_frames(places)
+        # Unframed for their checksums: a part damaged on disk must not become a shard.
+        examples = records.unframe(b"".join(frames), where=f"a part of {self._workspace.output}")
+        if folds:
+            examples = [schema.set_fold(record, fold) for record, fold in zip(examples, folds, strict=True)]
+        self._workspace.write_shard(name, records.frame(examples), num_clips=len(places))
+        yield name

@@ -24,7 +24,8 @@ class Recording:
       group: recordings of one group never stand in two splits; by default each is its own.
       split: "train", "validation" or "test" where the manifest fixes it.
       metadata: the manifest's other columns.
-      version: size and time of a local file, so that a job that goes on after an interruption notices another one.
+      num_bytes: size of the file; 0 where it is not there.
+      version: changes when the file does, so that a job that goes on after an interruption notices another one.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Recording:
     group: str
     split: str | None = None
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    num_bytes: int = 0
     version: str | None = None
 
 
@@ -71,7 +73,13 @@ def find_recordings(
             "or a manifest with columns path and label"
         )
     _check_labels(recordings, classes, where)
-    recordings = [dataclasses.replace(r, version=storage.local_version(r.path)) for r in recordings]
+    versions = storage.file_versions(recording.path for recording in recordings)
+    recordings = [
+        dataclasses.replace(recording, num_bytes=file.num_bytes, version=file.version)
+        if (file := versions.get(recording.path))
+        else recording
+        for recording in recordings
+    ]
     return sorted(recordings, key=lambda recording: recording.name)
 
 

@@ -17,7 +17,7 @@ class LogMelSettings:
 
     Attributes:
       sample_rate_hz: rate after resampling.
-      clip_s: seconds taken from the start of a recording; shorter ones are padded with zeros.
+      clip_s: seconds of a clip; a shorter recording is padded with zeros.
       n_fft, hop_length: samples; Hann window, frames centred, zeros beyond the edges (librosa's default).
       n_mels, fmin_hz, fmax_hz: Slaney mel filters (librosa's default) from fmin_hz to fmax_hz.
       power: exponent of the magnitude: 2.0 power (librosa's default), 1.0 magnitude.
@@ -57,23 +57,60 @@ class LogMelSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowSettings:
+    """Which parts of a recording become clips.
+
+    Attributes:
+      max_windows: the first so many; None for all.
+      hop_s: seconds from the start of a clip to the start of the next; None for the clip's length.
+      silence_dbfs: clips whose root mean square amplitude is at or below this are left out and counted; None keeps
+        them. Of a recording that gives several clips, those of digital silence are always left out.
+    """
+
+    max_windows: int | None = 1
+    hop_s: float | None = None
+    silence_dbfs: float | None = None
+
+    def __post_init__(self):
+        _check(
+            self.max_windows is None or self.max_windows >= 1,
+            f"--windows must be first, all, or a number from 1, got {self.max_windows}",
+        )
+        _check(
+            self.hop_s is None or 0.001 <= self.hop_s < math.inf,
+            f"--hop_s must be at least 0.001 and finite, got {self.hop_s}",
+        )
+        _check(
+            self.silence_dbfs is None or -200 <= self.silence_dbfs <= 0,
+            f"--silence_dbfs must be within -200 and 0 (full scale), got {self.silence_dbfs}",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitSettings:
     """How clips are divided.
 
     Attributes:
+      method: "exact": counts as near the fractions as whole groups allow. "stable": each group's split follows from a
+        hash of its name alone, so that new recordings never move an old one; counts are near the fractions by chance.
       test_fraction: of all clips.
       validation_fraction: of what is left for training after the test clips are taken (0.2 and 0.2 give 64/16/20 %).
+      folds: for cross-validation, all clips outside the test split are divided into so many folds; 0 for none.
       seed: another seed, another division.
     """
 
+    method: str = "exact"
     test_fraction: float = 0.2
     validation_fraction: float = 0.2
+    folds: int = 0
     seed: int = 0
 
     def __post_init__(self):
+        _check(self.method in ("exact", "stable"), f"--split must be exact or stable, got {self.method!r}")
         for name in ("test_fraction", "validation_fraction"):
             value = getattr(self, name)
             _check(0 <= value < 1, f"--{name} must be at least 0 and below 1, got {value:g}")
+        _check(self.folds == 0 or self.folds >= 2, f"--folds must be 0 (none) or at least 2, got {self.folds}")
 
     @property
     def fractions(self) -> dict[str, float]:
@@ -99,6 +136,7 @@ class PrepareSettings:
     """
 
     log_mel: LogMelSettings = LogMelSettings()
+    windows: WindowSettings = WindowSettings()
     split: SplitSettings = SplitSettings()
     group: str | None = None
     classes: tuple[str, ...] = ()

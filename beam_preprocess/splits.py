@@ -7,7 +7,9 @@ import collections
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from beam_preprocess import balance
 from beam_preprocess.recordings import Recording
 from beam_preprocess.settings import SplitSettings
 from tfdata.spec import DatasetError
@@ -25,36 +27,80 @@ class Item:
 
 
 def assign_splits(items: Sequence[Item], settings: SplitSettings) -> dict[str, str]:
-    """Clip id to split name.
+    """Clip id to split name, by the settings' method.
 
-    Clips that share a group or their content form one unit, which goes to one split. A manifest's split wins for its
-    whole unit. The others are taken in an order shuffled by hash; each goes to the split where it fits and that is
-    furthest below its share of the unit's classes, and moves of single units then bring the counts as near to the
-    asked fractions as single moves can. Where every unit is one clip, counts are exact: the class's share, rounded.
+    A manifest's split wins for its whole group, by either method.
+
+    "exact": clips that share a group or their content form one unit, which goes to one split. Units are taken in an
+    order shuffled by hash; each goes to the split where it fits and that is furthest below its share of the unit's
+    classes, and moves of single units then bring the counts as near to the asked fractions as single moves can. Where
+    every unit is one clip, counts are exact: the class's share, rounded.
+
+    "stable": a group's split follows from a hash of its name and the seed, so that it never changes when others come or
+    go. Equal content may then stand in two splits: see `content_in_two_splits`.
 
     Raises:
-      DatasetError: a class has too few units to stand in every split, or a unit is wanted in two splits.
+      DatasetError: a class has too few units to stand in every split (by "stable", no training clip), or a unit is
+        wanted
+        in two splits.
     """
     fractions = settings.fractions
-    units = _units(items)
-    fixed = {key: _fixed_split(unit) for key, unit in units.items()}
-    _check_enough(units, fixed, fractions)
+    units = _units(items, join_content=settings.method == "exact")
+    chosen = {key: split for key, unit in units.items() if (split := _fixed_split(unit))}
     counts = {key: collections.Counter(item.label for item in unit) for key, unit in units.items()}
-    goal = _goal(counts, fractions)
-
-    order = sorted(units, key=lambda key: hashlib.sha256(f"{settings.seed}\n{key}".encode()).digest())
-    chosen = {key: split for key, split in fixed.items() if split}
-    have = {split: collections.Counter() for split in (*fractions, *set(chosen.values()))}
-    for key, split in chosen.items():
-        have[split].update(counts[key])
-    free = [key for key in order if key not in chosen]
-    for key in free:
-        chosen[key] = max(fractions, key=lambda split: _room(counts[key], have[split], goal[split]))
-        have[chosen[key]].update(counts[key])
-    _move_to_goal(free, chosen, counts, have, goal)
-    if free:
-        _fill_empty(free, chosen, counts, have, fractions)
+    if settings.method == "stable":
+        chosen = {key: _by_hash(unit[0].group, settings.seed, fractions) for key, unit in units.items()} | chosen
+        _check_training_clips(units, chosen)
+    else:
+        _check_enough(units, chosen, fractions)
+        free = balance.divide(units, counts, chosen, balance.split_goal(counts, fractions), settings.seed)
+        if free:
+            balance.fill_empty(free, chosen, counts, fractions)
     return {item.id: chosen[key] for key, unit in units.items() for item in unit}
+
+
+def assign_folds(items: Sequence[Item], split_of: Mapping[str, str], settings: SplitSettings) -> dict[str, int]:
+    """Clip id to fold, 0 to `settings.folds` - 1, of all clips outside the test split; by the settings' method.
+
+    Raises:
+      DatasetError: a class has fewer units than there are folds.
+    """
+    if not settings.folds:
+        return {}
+    items = [item for item in items if split_of[item.id] != "test"]
+    units = _units(items, join_content=settings.method == "exact")
+    num_units = collections.Counter(label for unit in units.values() for label in {item.label for item in unit})
+    for label, number in sorted(num_units.items()):
+        if number < settings.folds:
+            raise DatasetError(
+                f"class {label!r} has {number} group{'s' * (number != 1)} outside the test split, fewer than "
+                f"--folds={settings.folds}: use fewer folds, or smaller groups"
+            )
+    folds = {fold: 1 / settings.folds for fold in range(settings.folds)}
+    if settings.method == "stable":
+        chosen = {key: _by_hash(unit[0].group, f"fold {settings.seed}", folds) for key, unit in units.items()}
+    else:
+        counts = {key: collections.Counter(item.label for item in unit) for key, unit in units.items()}
+        chosen = {}
+        balance.divide(units, counts, chosen, balance.equal_goal(counts, settings.folds), f"fold {settings.seed}")
+    return {item.id: chosen[key] for key, unit in units.items() for item in unit}
+
+
+def content_in_two_splits(items: Iterable[Item], split_of: Mapping[str, str]) -> dict[str, str]:
+    """Clips to leave out so that equal content never stands in two splits: their ids to that of the clip that stays.
+
+    Happens by the "stable" method only. Held-out splits keep theirs, so that a new training recording never takes a
+    clip away from the test split.
+    """
+    by_content = collections.defaultdict(list)
+    for item in items:
+        by_content[item.content_hash].append(item.id)
+    rank = {"test": 0, "validation": 1, "train": 2}
+    left_out = {}
+    for ids in by_content.values():
+        stays = min(ids, key=lambda id: (rank[split_of[id]], id))
+        left_out |= {id: stays for id in ids if split_of[id] != split_of[stays]}
+    return left_out
 
 
 def check_enough_recordings(recordings: Iterable[Recording], settings: SplitSettings) -> None:
@@ -74,10 +120,34 @@ def check_enough_recordings(recordings: Iterable[Recording], settings: SplitSett
         for recording in recordings
         if recording.label is not None
     )
-    _check_enough(units, {key: _fixed_split(unit) for key, unit in units.items()}, settings.fractions)
+    fixed = {key: split for key, unit in units.items() if (split := _fixed_split(unit))}
+    if settings.method == "exact":
+        _check_enough(units, fixed, settings.fractions)
 
 
-def _units(items: Iterable[Item]) -> dict[str, list[Item]]:
+def _by_hash(group: str, seed: int | str, shares: Mapping[Any, float]) -> Any:
+    """The share into which the hash of a group's name falls, held-out splits first."""
+    place = int.from_bytes(hashlib.sha256(f"stable {seed}\n{group}".encode()).digest()[:8]) / 2**64
+    for name, share in reversed(list(shares.items())):
+        if place < share:
+            return name
+        place -= share
+    return next(iter(shares))
+
+
+def _check_training_clips(units, chosen) -> None:
+    """By the stable method a class may be missing where it has few groups, but not in training."""
+    labels = {item.label for unit in units.values() for item in unit}
+    trained = {item.label for key, unit in units.items() if chosen[key] == "train" for item in unit}
+    for label in sorted(labels - trained):
+        raise DatasetError(
+            f"no training clip of class {label!r}: --split=stable puts all of its groups elsewhere. Add recordings, "
+            "try "
+            "another --split_seed, or use --split=exact"
+        )
+
+
+def _units(items: Iterable[Item], *, join_content: bool = True) -> dict[str, list[Item]]:
     """Clips joined by a common group or common content (union-find), each unit called by its smallest clip id."""
     leader: dict[tuple, tuple] = {}
 
@@ -90,7 +160,9 @@ def _units(items: Iterable[Item]) -> dict[str, list[Item]]:
 
     items = sorted(items, key=lambda item: item.id)
     for item in items:
-        leader[find(("content", item.content_hash))] = find(("group", item.group))
+        group = find(("group", item.group))
+        if join_content:
+            leader[find(("content", item.content_hash))] = group
     units = collections.defaultdict(list)
     for item in items:
         units[find(("group", item.group))].append(item)
@@ -114,14 +186,14 @@ def _check_enough(units, fixed, fractions) -> None:
     for key, unit in units.items():
         labels = {item.label for item in unit}
         num_clips.update(item.label for item in unit)
-        if fixed[key]:
+        if key in fixed:
             for label in labels:
                 settled[label].add(fixed[key])
         else:
             num_units.update(labels)
     short = [label for label in sorted(num_clips) if num_units[label] < len(set(fractions) - settled[label])]
     # A manifest that fixes every clip's split has decided; otherwise each class must reach every split.
-    if short and any(split is None for split in fixed.values()):
+    if short and len(fixed) < len(units):
         named = "; ".join(
             f"{label!r} has {num_clips[label]} clip{'s' * (num_clips[label] != 1)} in "
             f"{num_units[label] + len(settled[label])} group{'s' * (num_units[label] != 1)}"
@@ -132,87 +204,3 @@ def _check_enough(units, fixed, fractions) -> None:
             f"{len(fractions)} that share neither group nor content. Add recordings, take the class out of the input, "
             "or set --test_fraction or --validation_fraction to 0"
         )
-
-
-def _goal(counts: Mapping[str, collections.Counter], fractions: Mapping[str, float]) -> dict[str, collections.Counter]:
-    """Clips wanted by split and class: test and validation rounded, at least 1, and at least 1 left for each after."""
-    totals = collections.Counter()
-    for count in counts.values():
-        totals.update(count)
-    goal = {split: collections.Counter() for split in fractions}
-    order = [split for split in ("test", "validation") if split in fractions]
-    for label, total in totals.items():
-        rest = total
-        for position, split in enumerate(order):
-            still_to_serve = len(order) - position
-            wanted = max(1, int(total * fractions[split] + 0.5))
-            goal[split][label] = min(wanted, max(1, rest - still_to_serve))
-            rest -= goal[split][label]
-        goal["train"][label] = rest
-    return goal
-
-
-def _room(unit: Mapping[str, int], have: Mapping[str, int], goal: Mapping[str, int]) -> tuple[float, float]:
-    """How well a unit fits into a split: first how little it would overshoot, then how far the split is below."""
-    overshoot = sum(max(0, have[label] + number - goal[label]) for label, number in unit.items())
-    below = sum(number * (goal[label] - have[label]) / max(goal[label], 1) for label, number in unit.items())
-    return -overshoot, below
-
-
-def _move_to_goal(free, chosen, counts, have, goal) -> None:
-    """Move single free units while that brings the counts nearer to their goals; each move lessens the error."""
-
-    def error(split, label, change=0):
-        return abs(have[split][label] + change - goal[split][label])
-
-    def gain(key, target):
-        source = chosen[key]
-        return sum(
-            error(source, label) + error(target, label) - error(source, label, -number) - error(target, label, number)
-            for label, number in counts[key].items()
-        )
-
-    moved = True
-    while moved:
-        moved = False
-        for key in free:
-            source = chosen[key]
-            target = max(goal, key=lambda split: gain(key, split) if split != source else 0)
-            # A class must not lose its last clip in a split to rounding.
-            last = any(have[source][label] == number for label, number in counts[key].items())
-            if target != source and gain(key, target) > 0 and not last:
-                have[source].subtract(counts[key])
-                have[target].update(counts[key])
-                chosen[key] = target
-                moved = True
-
-
-def _fill_empty(free, chosen, counts, have, fractions) -> None:
-    """Give each class a unit in every split, the smallest that empties nothing else.
-
-    Raises:
-      DatasetError: it can't be done, since groups span classes; names the class and the split.
-    """
-    labels = sorted({label for count in counts.values() for label in count})
-    for _ in range(len(labels) * len(fractions)):  # a fill may need another; this many suffice
-        empty = [(label, split) for label in labels for split in fractions if not have[split][label]]
-        if not empty:
-            return
-        for label, split in empty:
-            can_go = [
-                key
-                for key in free
-                if label in counts[key] and all(have[chosen[key]][other] > n for other, n in counts[key].items())
-            ]
-            if can_go and not have[split][label]:
-                key = min(can_go, key=lambda key: sum(counts[key].values()))
-                have[chosen[key]].subtract(counts[key])
-                have[split].update(counts[key])
-                chosen[key] = split
-    for label in labels:
-        for split in fractions:
-            if not have[split][label]:
-                raise DatasetError(
-                    f"no clip of {label!r} can be in {split} without splitting a group: use smaller groups, or set "
-                    "--test_fraction or --validation_fraction to 0"
-                )

@@ -15,7 +15,7 @@ from model import backbone as backbones
 from model.extract import extract
 from tfdata import clips as clip_streams
 from tfdata import layout, records, schema, storage
-from tfdata.spec import FEATURES, LOG_MEL, ArraySpec, DatasetError, DatasetSpec, SplitInfo
+from tfdata.spec import FEATURES, LOG_MEL, ArraySpec, DatasetError, DatasetSpec
 from tfdata.unfinished import Unfinished
 
 STATISTICS = "batch_norm.npz"  # with the seed, all there is to know of random weights
@@ -54,58 +54,58 @@ def cache_features(
       WeightsError: the weights can't be had or don't fit.
     """
     clips = layout.read_spec(data, LOG_MEL)
-    unfinished = Unfinished(output)
-    unfinished.check_free(done_marker=layout.COMPLETED)  # before the network is built, which takes a while
     if "train" not in clips.splits:
         raise DatasetError(f"{data} has no train split, whose range scales the images: prepare the clips with one")
-    image = backbones.ImageSettings(low=clips.statistics["train"]["min"], high=clips.statistics["train"]["max"])
-    clip_streams.check_shards(data, clips)  # damage is found before the network runs, not after an hour
-    network = backbones.build_backbone(image.size)
-    statistics_path = unfinished.path(STATISTICS)
-    described = _set_weights(network, data, clips, image, weights=weights, seed=seed, statistics_path=statistics_path)
-    settings = {
-        "image": {"low": image.low, "high": image.high, "size": image.size},
-        "weights": described,
-        "compute_precision": "float32",
-    }
-    identity = {"data": clips.fingerprint, "precision": precision, **settings}
-    unfinished.begin(identity, done_marker=layout.COMPLETED)
-    if weights == backbones.RANDOM:
-        file = io.BytesIO()
-        np.savez(file, **backbones.batch_norm_statistics(network))
-        storage.write_bytes(statistics_path, file.getvalue())
-
-    array = ArraySpec(name="feature", shape=backbones.FEATURE_SHAPE, dtype=precision)
-    extractor = backbones.build_extractor(network, image, clips.array.shape)
-    started = time.monotonic()
-    num_clips = _write_shards(extractor, data, clips, output, array, batch_size=batch_size, show_progress=show_progress)
-    seconds = time.monotonic() - started
-    if weights == backbones.RANDOM:
-        storage.write_bytes(storage.join(output, STATISTICS), storage.read_bytes(statistics_path))
-    splits = {
-        name: SplitInfo(
-            shard_lengths=split.shard_lengths,
-            class_counts=split.class_counts,
-            num_bytes=sum(map(storage.size, _feature_paths(output, clips, name))),
+    unfinished = Unfinished(output)
+    with unfinished.held(done_marker=layout.COMPLETED):
+        log_mel = clips.statistics["splits"]["train"]["log_mel"]
+        image = backbones.ImageSettings(low=log_mel["min"], high=log_mel["max"])
+        clip_streams.check_shards(data, clips)  # damage is found before the network runs, not after an hour
+        network = backbones.build_backbone(image.size)
+        statistics_path = unfinished.path(STATISTICS)
+        described = _set_weights(
+            network, data, clips, image, weights=weights, seed=seed, statistics_path=statistics_path
         )
-        for name, split in clips.splits.items()
-    }
-    spec = DatasetSpec(
-        kind=FEATURES,
-        array=array,
-        class_names=clips.class_names,
-        metadata_columns=clips.metadata_columns,
-        settings=settings,
-        statistics={},
-        splits=splits,
-        content_digest=clips.content_digest,
-        num_recordings=clips.num_recordings,
-        num_rejects=clips.num_rejects,
-        parent={"fingerprint": clips.fingerprint, "path": storage.absolute(data)},
-        provenance={**provenance, "weights": weights},
-    )
-    layout.complete(output, spec)
-    unfinished.remove()
+        settings = {
+            "image": {"low": image.low, "high": image.high, "size": image.size},
+            "weights": described,
+            "compute_precision": "float32",
+        }
+        identity = {"data": clips.fingerprint, "precision": precision, **settings}
+        unfinished.begin(identity)
+        if weights == backbones.RANDOM:
+            file = io.BytesIO()
+            np.savez(file, **backbones.batch_norm_statistics(network))
+            storage.write_bytes(statistics_path, file.getvalue())
+
+        array = ArraySpec(name="feature", shape=backbones.FEATURE_SHAPE, dtype=precision)
+        extractor = backbones.build_extractor(network, image, clips.array.shape)
+        started = time.monotonic()
+        num_clips = _write_shards(
+            extractor, data, clips, unfinished, array, batch_size=batch_size, show_progress=show_progress
+        )
+        seconds = time.monotonic() - started
+        if weights == backbones.RANDOM:
+            storage.write_bytes(storage.join(output, STATISTICS), storage.read_bytes(statistics_path))
+        splits = {
+            name: unfinished.split_info(_names(clips, name), split.class_counts) for name, split in clips.splits.items()
+        }
+        spec = DatasetSpec(
+            kind=FEATURES,
+            array=array,
+            class_names=clips.class_names,
+            metadata_columns=clips.metadata_columns,
+            settings=settings,
+            statistics={},
+            splits=splits,
+            content_digest=clips.content_digest,
+            num_recordings=clips.num_recordings,
+            num_rejects=clips.num_rejects,
+            parent={"fingerprint": clips.fingerprint, "path": storage.absolute(data)},
+            provenance={**provenance, "weights": weights},
+        )
+        layout.complete(output, spec)
+        unfinished.remove()
     return spec, num_clips / seconds
 
 
@@ -141,20 +141,22 @@ def _calibrate(network, data: str, clips: DatasetSpec, image) -> None:
     backbones.calibrate(network, (to_image(log_mel) for log_mel in batches))
 
 
-def _feature_paths(output: str, clips: DatasetSpec, split: str) -> list[str]:
-    return layout.split_paths(output, FEATURES, split, len(clips.splits[split].shard_lengths))
+def _names(clips: DatasetSpec, split: str) -> list[str]:
+    """The feature shards of a split, one for each clip shard."""
+    num_shards = len(clips.splits[split].shard_lengths)
+    return [layout.shard_name(FEATURES, split, index, num_shards) for index in range(num_shards)]
 
 
-def _write_shards(extractor, data, clips, output, array, *, batch_size, show_progress) -> int:
+def _write_shards(extractor, data, clips, unfinished, array, *, batch_size, show_progress) -> int:
     """Write each feature shard that is not there yet; returns the number of clips embedded."""
-    present = set(storage.list_names(output))
-    todo = [  # path of the clips, path of the features, number of clips
+    written = unfinished.written_shards()
+    todo = [  # path of the clips, name of the features, number of clips
         (source, target, length)
         for split, info in clips.splits.items()
         for source, target, length in zip(
-            layout.shard_paths(data, clips, split), _feature_paths(output, clips, split), info.shard_lengths
+            layout.shard_paths(data, clips, split), _names(clips, split), info.shard_lengths
         )
-        if target.rsplit("/", 1)[-1] not in present
+        if target not in written
     ]
     if not todo:
         return 0
@@ -181,5 +183,5 @@ def _write_shards(extractor, data, clips, output, array, *, batch_size, show_pro
                 feature = next(embedded)
                 examples.append(schema.exchange_array(pending.pop(0), clips.array, feature, array))
                 bar.update()
-            storage.write_bytes(target, records.frame(examples))
+            unfinished.write_shard(target, records.frame(examples), num_clips=length)
     return num_todo

@@ -61,47 +61,47 @@ def train_heads(
         "standardise": standardise,
     }
     unfinished = Unfinished(output)
-    unfinished.begin(identity, done_marker=run_directory.HEADS)
+    with unfinished.held(done_marker=run_directory.HEADS):
+        unfinished.begin(identity)
+        splits = {name: clips.load_split(features, spec, name) for name in spec.splits}
+        examples = {name: Examples(split.array, split.labels) for name, split in splits.items()}
+        num_classes = len(spec.class_names)
+        trainer = HeadTrainer(
+            examples["train"], examples.get("validation"), num_classes=num_classes, standardise=standardise
+        )
+        results = []
+        total = num_seeds * sum(settings.epochs for settings in setups.values())
+        with tqdm(total=total, desc="heads", unit=" epochs", disable=not show_progress) as bar:
+            for name, settings in setups.items():
+                runs = []
+                for seed in range(num_seeds):
+                    folder = run_directory.seed_folder(output, name, seed)
+                    result_path = storage.join(folder, run_directory.RESULT)
+                    if storage.exists(result_path):
+                        bar.update(settings.epochs)
+                    else:
+                        _run(trainer, settings, seed, splits["test"], spec, folder, bar, standardise=standardise)
+                    runs.append(json.loads(storage.read_text(result_path)))
+                    bar.set_postfix_str(f"{name} seed {seed}: test {runs[-1]['test_accuracy']:.3f}")
+                results.append(_summary(name, settings, runs))
 
-    splits = {name: clips.load_split(features, spec, name) for name in spec.splits}
-    examples = {name: Examples(split.array, split.labels) for name, split in splits.items()}
-    num_classes = len(spec.class_names)
-    trainer = HeadTrainer(
-        examples["train"], examples.get("validation"), num_classes=num_classes, standardise=standardise
-    )
-    results = []
-    total = num_seeds * sum(settings.epochs for settings in setups.values())
-    with tqdm(total=total, desc="heads", unit=" epochs", disable=not show_progress) as bar:
-        for name, settings in setups.items():
-            runs = []
-            for seed in range(num_seeds):
-                folder = run_directory.seed_folder(output, name, seed)
-                result_path = storage.join(folder, run_directory.RESULT)
-                if storage.exists(result_path):
-                    bar.update(settings.epochs)
-                else:
-                    _run(trainer, settings, seed, splits["test"], spec, folder, bar, standardise=standardise)
-                runs.append(json.loads(storage.read_text(result_path)))
-                bar.set_postfix_str(f"{name} seed {seed}: test {runs[-1]['test_accuracy']:.3f}")
-            results.append(_summary(name, settings, runs))
-
-    baselines = [_baseline(FEATURE_BASELINE, examples, num_classes)]
-    if data:
-        raw = {name: clips.load_split(data, clips_spec, name) for name in ("train", "test")}
-        raw_examples = {name: Examples(split.array, split.labels) for name, split in raw.items()}
-        baselines.insert(0, _baseline(RAW_BASELINE, raw_examples, num_classes))
-    document = {
-        **identity,
-        "features_path": storage.absolute(features),
-        "weights": spec.settings["weights"],
-        "class_names": spec.class_names,
-        "num_clips": {name: split.num_clips for name, split in spec.splits.items()},
-        "results": results,
-        "baselines": baselines,
-        "provenance": provenance,
-    }
-    storage.write_text(storage.join(output, run_directory.HEADS), json.dumps(document, indent=2) + "\n")
-    unfinished.remove()
+        baselines = [_baseline(FEATURE_BASELINE, examples, num_classes)]
+        if data:
+            raw = {name: clips.load_split(data, clips_spec, name) for name in ("train", "test")}
+            raw_examples = {name: Examples(split.array, split.labels) for name, split in raw.items()}
+            baselines.insert(0, _baseline(RAW_BASELINE, raw_examples, num_classes))
+        document = {
+            **identity,
+            "features_path": storage.absolute(features),
+            "weights": spec.settings["weights"],
+            "class_names": spec.class_names,
+            "num_clips": {name: split.num_clips for name, split in spec.splits.items()},
+            "results": results,
+            "baselines": baselines,
+            "provenance": provenance,
+        }
+        storage.write_text(storage.join(output, run_directory.HEADS), json.dumps(document, indent=2) + "\n")
+        unfinished.remove()
     return document
 
 

@@ -20,7 +20,8 @@ def test_cached_features_are_the_live_networks(clips_dir, features_dir):
 
     assert features.array.shape == (3, 3, 1536) and features.array.dtype == "float16"
     image = backbones.ImageSettings(**features.settings["image"])
-    assert (image.low, image.high) == (clips.statistics["train"]["min"], clips.statistics["train"]["max"])
+    log_mel = clips.statistics["splits"]["train"]["log_mel"]
+    assert (image.low, image.high) == (log_mel["min"], log_mel["max"])
     for split in clips.splits:
         ours = clip_streams.load_split(str(clips_dir), clips, split)
         theirs = clip_streams.load_split(str(features_dir), features, split)

@@ -55,7 +55,10 @@ def test_damage_is_named_with_file_record_and_offset(damage):
 def test_tf_data_parses_a_clip_as_it_was_encoded(dtype):
     spec = ArraySpec(name="log_mel", shape=(4, 3), dtype=dtype)
     array = np.linspace(-20, 5, 12).reshape(4, 3)
-    clip = schema.Clip(recording="a/ü b.wav", start_s=1.5, label=2, group="g", metadata={"pitch": "C4"})
+    clip = schema.Clip(
+        recording="a/ü b.wav", start_s=1.5, duration_s=1.0, label=2, group="g", fold=3, content_hash="c0ffee",
+        peak=0.5, rms=0.25, num_clipped=7, metadata={"pitch": "C4"},
+    )  # fmt: skip
     parsed = tf.io.parse_single_example(
         schema.encode_clip(clip, array, spec),
         {"id": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLenFeature((), tf.int64),

@@ -100,6 +100,11 @@ def frame(records: Iterable[bytes]) -> bytes:
     return b"".join(pieces)
 
 
+def framed_size(record: bytes) -> int:
+    """Bytes that a record takes in a TFRecord file."""
+    return len(record) + 16
+
+
 def unframe(data: bytes, *, where: str) -> Iterator[bytes]:
     """The records of one TFRecord file's bytes; `where` names the file in errors.
 

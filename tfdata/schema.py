@@ -1,12 +1,17 @@
 """The fields of one example: the only file that names the record's keys.
 
-    id          string   RECORDING@START_S, unique in the dataset
-    recording   string   path of the audio file, relative to the input
-    start_s     float    where in the recording the clip starts, seconds
-    label       int      index into class_names
-    group       string   recordings of one group never stand in two splits
-    metadata/X  string   column X of the manifest
-    log_mel | feature    bytes: the array, little-endian (ArraySpec tells shape and dtype)
+    id            string   RECORDING@START_S, unique in the dataset
+    recording     string   path of the audio file, relative to the input
+    start_s       float    where in the recording the clip starts, seconds (to the millisecond in the id)
+    duration_s    float    seconds of audio in the clip; less than the clip's length where it was padded
+    label         int      index into class_names
+    group         string   recordings of one group never stand in two splits
+    fold          int      0 to K - 1 for cross-validation; -1 where there are none, and for test clips
+    content_hash  string   of the clip's samples as decoded: equal audio, equal hash
+    peak, rms     float    largest and root mean square amplitude of those samples; 1 is full scale
+    num_clipped   int      samples in runs of three or more at full scale
+    metadata/X    string   column X of the manifest
+    log_mel | feature      bytes: the array, little-endian (ArraySpec tells shape and dtype)
 
 Feature datasets carry the same fields as the clips they were made from, with the array exchanged.
 """
@@ -20,23 +25,46 @@ from tfdata import records
 from tfdata.spec import ArraySpec, DatasetSpec
 
 METADATA_PREFIX = "metadata/"
+NO_FOLD = -1
 _STRING, _INT, _FLOAT = "string", "int64", "float32"
-FIELDS = {"id": _STRING, "recording": _STRING, "start_s": _FLOAT, "label": _INT, "group": _STRING}
+FIELDS = {
+    "id": _STRING,
+    "recording": _STRING,
+    "start_s": _FLOAT,
+    "duration_s": _FLOAT,
+    "label": _INT,
+    "group": _STRING,
+    "fold": _INT,
+    "content_hash": _STRING,
+    "peak": _FLOAT,
+    "rms": _FLOAT,
+    "num_clipped": _INT,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clip:
-    """What an example says about itself, beside its array. Label as an index, times in seconds."""
+    """What an example says about itself, beside its array; see the list above."""
 
     recording: str
     start_s: float
+    duration_s: float
     label: int
     group: str
+    fold: int = NO_FOLD
+    content_hash: str
+    peak: float
+    rms: float
+    num_clipped: int
     metadata: Mapping[str, str]
 
     @property
     def id(self) -> str:
-        return f"{self.recording}@{self.start_s:g}"
+        return clip_id(self.recording, self.start_s)
+
+
+def clip_id(recording: str, start_s: float) -> str:
+    return f"{recording}@{round(start_s, 3):.12g}"
 
 
 def fields(metadata_columns) -> dict[str, str]:
@@ -55,18 +83,15 @@ def _array_bytes(array: np.ndarray, spec: ArraySpec) -> bytes:
 
 
 def encode_clip(clip: Clip, array: np.ndarray, spec: ArraySpec) -> bytes:
-    """Serialise one clip with its array (shape `spec.shape`, cast to `spec.dtype`)."""
-    return records.encode_example(
-        {
-            "id": clip.id.encode(),
-            "recording": clip.recording.encode(),
-            "start_s": float(clip.start_s),
-            "label": clip.label,
-            "group": clip.group.encode(),
-            **{METADATA_PREFIX + column: value.encode() for column, value in clip.metadata.items()},
-            spec.name: _array_bytes(array, spec),
-        }
-    )
+    """Serialise one clip with its array (shape `spec.shape`, cast to `spec.dtype`).
+
+    Raises:
+      ValueError: another shape, or values that the dtype can't hold.
+    """
+    values = {"id": clip.id, **{name: getattr(clip, name) for name in FIELDS if name != "id"}}
+    values |= {METADATA_PREFIX + column: value for column, value in clip.metadata.items()}
+    encoded = {key: value.encode() if isinstance(value, str) else value for key, value in values.items()}
+    return records.encode_example({**encoded, spec.name: _array_bytes(array, spec)})
 
 
 def exchange_array(record: bytes, old: ArraySpec, array: np.ndarray, new: ArraySpec) -> bytes:
@@ -76,15 +101,23 @@ def exchange_array(record: bytes, old: ArraySpec, array: np.ndarray, new: ArrayS
     return records.encode_example({**values, new.name: _array_bytes(array, new)})
 
 
+def set_fold(record: bytes, fold: int) -> bytes:
+    """The same clip in another fold, which is known only when all clips are."""
+    return records.encode_example({**records.decode_example(record), "fold": fold})
+
+
 def decode_clip(record: bytes, spec: DatasetSpec) -> tuple[Clip, np.ndarray]:
-    """The inverse of `encode_clip`."""
+    """The inverse of `encode_clip`.
+
+    Raises:
+      KeyError, ValueError: not a record of such a dataset.
+    """
     values = records.decode_example(record)
-    clip = Clip(
-        recording=values["recording"].decode(),
-        start_s=round(values["start_s"], 6),
-        label=values["label"],
-        group=values["group"].decode(),
-        metadata={column: values[METADATA_PREFIX + column].decode() for column in spec.metadata_columns},
-    )
+    text = {key: value.decode() for key, value in values.items() if isinstance(value, bytes) and key != spec.array.name}
+    values |= text
     array = np.frombuffer(values[spec.array.name], np.dtype(spec.array.dtype).newbyteorder("<"))
+    # A 32-bit float is off by milliseconds after some hours; the id is exact.
+    values["start_s"] = float(values["id"].rpartition("@")[2])
+    metadata = {column: values[METADATA_PREFIX + column] for column in spec.metadata_columns}
+    clip = Clip(metadata=metadata, **{name: values[name] for name in FIELDS if name != "id"})
     return clip, array.reshape(spec.array.shape)

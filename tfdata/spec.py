@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LOG_MEL = "log_mel"
 FEATURES = "features"
 SPLIT_NAMES = ("train", "validation", "test")
@@ -55,9 +55,17 @@ class ArraySpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """One split as written: clips in each shard, clips in each class (ordered as `class_names`), and bytes in all."""
+    """One split as written.
+
+    Attributes:
+      shard_lengths: clips in each shard.
+      shard_digests: sha256 of each shard's bytes, so that an exchanged or changed shard is noticed.
+      class_counts: clips in each class, ordered as `class_names`.
+      num_bytes: of all shards.
+    """
 
     shard_lengths: tuple[int, ...]
+    shard_digests: tuple[str, ...]
     class_counts: tuple[int, ...]
     num_bytes: int
 
@@ -80,6 +88,7 @@ class DatasetSpec:
       splits: name to SplitInfo.
       content_digest: sha256 over the sorted (split, id, label, content hash) of all clips.
       num_recordings, num_rejects: inputs used, inputs refused (rejects.jsonl names them).
+      leak_audit: near-copies across splits and what they are worth to a quick probe; None where it was not made.
       parent: for features, {"fingerprint", "path"} of the clips they were made from.
       provenance: paths, versions and the command; tells people, does not enter the fingerprint.
     """
@@ -94,6 +103,7 @@ class DatasetSpec:
     content_digest: str
     num_recordings: int
     num_rejects: int
+    leak_audit: Mapping[str, Any] | None = None
     parent: Mapping[str, str] | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
@@ -145,6 +155,7 @@ class DatasetSpec:
             fields["splits"] = {
                 name: SplitInfo(
                     shard_lengths=tuple(split["shard_lengths"]),
+                    shard_digests=tuple(split["shard_digests"]),
                     class_counts=tuple(split["class_counts"]),
                     num_bytes=split["num_bytes"],
                 )

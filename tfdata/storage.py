@@ -4,10 +4,13 @@ Nothing here leaves a half-written file under its final name: local files are re
 object store makes an object visible only when its upload is complete.
 """
 
+import contextlib
+import dataclasses
 import os
 import posixpath
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from fsspec.core import url_to_fs
@@ -42,15 +45,37 @@ def size(path: str) -> int:
     return fs.size(name)
 
 
-def local_version(path: str) -> str | None:
-    """Size and modification time of a local file; None for other places (a request for each file would take hours)."""
-    if is_remote(path):
-        return None
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return f"{status.st_size} bytes, {status.st_mtime_ns}"
+@dataclasses.dataclass(frozen=True)
+class FileVersion:
+    """A file's size, and what changes when its content does: a modification time, or an object's generation."""
+
+    num_bytes: int
+    version: str
+
+
+def file_versions(paths: Iterable[str]) -> dict[str, FileVersion]:
+    """The versions of those files that are there; of objects by listing their folders, not one request for each."""
+    found, remote = {}, {}
+    for path in paths:
+        if is_remote(path):
+            remote.setdefault(parent(path), []).append(path)
+            continue
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            found[path] = FileVersion(status.st_size, f"{status.st_size} bytes, {status.st_mtime_ns}")
+    for folder, members in remote.items():
+        fs, name = url_to_fs(folder)
+        try:
+            entries = {entry["name"]: entry for entry in fs.ls(name, detail=True)}
+        except FileNotFoundError:
+            continue
+        for path in members:
+            entry = entries.get(fs._strip_protocol(path))
+            if entry and entry["type"] == "file":
+                keys = ("generation", "md5Hash", "ETag", "etag", "mtime", "updated")
+                mark = next((entry[key] for key in keys if entry.get(key)), "")
+                found[path] = FileVersion(entry["size"], f"{entry['size']} bytes, {mark}")
+    return found
 
 
 def list_names(directory: str) -> list[str]:
@@ -65,13 +90,20 @@ def list_names(directory: str) -> list[str]:
 
 
 def walk_files(directory: str) -> Iterator[str]:
-    """Paths of all files below `directory`, relative to it, sorted. Linked folders are followed, each once."""
+    """Paths of all files below `directory`, relative to it, sorted. Linked folders are followed, each once.
+
+    A folder that can't be listed is yielded itself, with a slash at its end, so that it does not vanish.
+    """
     fs, root = url_to_fs(directory)
     if is_remote(directory):
         yield from sorted(posixpath.relpath(found, root) for found in fs.find(root))
         return
     found, seen = [], set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        found.append(os.path.relpath(error.filename, root) + "/")
+
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
         real = os.path.realpath(folder)
         if real in seen:  # a link back into a folder already walked would never end
             subfolders.clear()
@@ -105,8 +137,25 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_range(path: str, start: int, end: int) -> bytes:
-    fs, name = url_to_fs(path)
-    return fs.cat_file(name, start=start, end=end)
+    return read_ranges([path], [start], [end])[0]
+
+
+def read_ranges(paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
+    """Bytes start to end of each path, in the order asked for; of objects many at once."""
+    if paths and is_remote(paths[0]):
+        fs, _ = url_to_fs(paths[0])
+        return fs.cat_ranges([fs._strip_protocol(path) for path in paths], list(starts), list(ends), on_error="raise")
+    found: list[bytes] = [b""] * len(paths)
+    in_file_order = sorted(range(len(paths)), key=lambda place: (paths[place], starts[place]))
+    with contextlib.ExitStack() as stack:
+        file, opened = None, None
+        for place in in_file_order:
+            if paths[place] != opened:
+                stack.close()
+                file, opened = stack.enter_context(open(paths[place], "rb")), paths[place]
+            file.seek(starts[place])
+            found[place] = file.read(ends[place] - starts[place])
+    return found
 
 
 def read_text(path: str) -> str:
@@ -118,17 +167,21 @@ def make_directory(directory: str) -> None:
         os.makedirs(directory, exist_ok=True)
 
 
-def write_bytes(path: str, data: bytes) -> None:
-    """Write a whole file at once: it stands there complete, or not at all."""
+@contextlib.contextmanager
+def open_write(path: str) -> Iterator[BinaryIO]:
+    """A file to write piece by piece: it stands there complete after the with block, or not at all."""
     if is_remote(path):
-        fs, name = url_to_fs(path)
-        fs.pipe_file(name, data)
+        with tempfile.NamedTemporaryFile() as local:
+            yield local
+            local.flush()
+            fs, name = url_to_fs(path)
+            fs.put_file(local.name, name)
         return
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex}{_TEMPORARY}"
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -138,8 +191,35 @@ def write_bytes(path: str, data: bytes) -> None:
         raise
 
 
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a whole file at once: it stands there complete, or not at all."""
+    if is_remote(path):
+        fs, name = url_to_fs(path)
+        fs.pipe_file(name, data)
+        return
+    with open_write(path) as file:
+        file.write(data)
+
+
 def write_text(path: str, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
+
+
+def move(source: str, target: str) -> None:
+    """Move a file within one place."""
+    if not is_remote(source):
+        os.replace(source, target)
+        return
+    fs, name = url_to_fs(source)
+    fs.copy(name, fs._strip_protocol(target))
+    fs.rm_file(name)
+
+
+def remove(path: str) -> None:
+    """Remove a file; nothing happens where there is none."""
+    fs, name = url_to_fs(path)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm_file(name)
 
 
 def remove_temporaries(directory: str) -> None:

@@ -1,19 +1,34 @@
 """How every stage begins, refuses and takes up again: OUTPUT/unfinished says which job a directory is being made by.
 
+    job.json        everything that decides the result
+    lock            held while a job runs (job_lock.py)
+    shards/NAME     for each shard that is written: its sha256, bytes and clips
+
 A command that is started again with the same settings continues where it was interrupted; one with others is refused,
 and told which setting differs.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tfdata import storage
-from tfdata.spec import DatasetError
+from tfdata import job_lock, storage
+from tfdata.spec import DatasetError, SplitInfo
 
 FOLDER = "unfinished"
-_JOB = "job.json"
+_JOB, _LOCK, _SHARDS = "job.json", "lock", "shards"
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenShard:
+    """A shard file as it was written."""
+
+    digest: str
+    num_bytes: int
+    num_clips: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +37,18 @@ class Unfinished:
 
     output: str
 
-    def path(self, name: str) -> str:
-        return storage.join(self.output, FOLDER, name)
+    def path(self, *names: str) -> str:
+        return storage.join(self.output, FOLDER, *names)
 
-    def check_free(self, *, done_marker: str, may_hold: Iterable[str] = ()) -> list[str]:
-        """The names in `output`, which must be fresh or unfinished.
+    def check_free(self, *, done_marker: str, may_hold: Iterable[str] = (), or_complete: bool = False) -> None:
+        """Check that `output` is fresh or unfinished (or complete, where that is allowed).
 
         Raises:
           DatasetError: it is complete already, or holds something else.
         """
         names = storage.list_names(self.output)
+        if done_marker in names and or_complete:
+            return
         if done_marker in names:
             raise DatasetError(f"{self.output} is already complete: choose another --output, or remove it first")
         foreign = sorted(set(names) - set(may_hold)) if FOLDER not in names else []
@@ -40,29 +57,46 @@ class Unfinished:
                 f"{self.output} is not empty and was not begun by this command (it holds {foreign[0]}): "
                 "choose another --output, or empty it first"
             )
-        return names
 
-    def begin(self, identity: Mapping[str, Any], *, done_marker: str, may_hold: Iterable[str] = ()) -> None:
-        """Begin the job, or take up the one begun here before.
+    @contextlib.contextmanager
+    def held(self, **allowed) -> Iterator[None]:
+        """Hold the directory for one job.
+
+        Args:
+          done_marker: the file that says the directory is complete.
+          may_hold: other files that may stand in a fresh directory.
+          or_complete: whether it may be complete.
+        Raises:
+          DatasetError: complete already, not empty, not writable, or another job is at work in it.
+        """
+        self.check_free(**allowed)
+        with contextlib.ExitStack() as stack:
+            try:
+                storage.make_directory(self.path(""))
+                stack.enter_context(job_lock.held(self.path(_LOCK)))
+            except OSError as error:
+                raise DatasetError(
+                    f"can't write to --output={self.output} ({error.strerror or error}): "
+                    "choose a directory that you may write to"
+                ) from error
+            self.check_free(**allowed)  # another job may have just finished it
+            try:
+                yield
+            finally:
+                if storage.list_names(self.path("")) == [_LOCK]:  # refused before anything was begun
+                    self.remove()
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        """Begin the job, or take up the one begun here before; to be called while `held`.
 
         Args:
           identity: everything that decides the result; nested settings are compared field by field.
-          done_marker: the file that says the directory is complete.
-          may_hold: other files that may stand in a fresh directory.
         Raises:
-          DatasetError: complete already, not empty, a job of another identity, or not writable.
+          DatasetError: a job of another identity was begun here.
         """
-        names = self.check_free(done_marker=done_marker, may_hold=may_hold)
-        if FOLDER in names and self.check_same(identity):
+        if self.check_same(identity):
             storage.remove_temporaries(self.output)
-        try:
-            storage.make_directory(self.path(""))
-            storage.write_text(self.path(_JOB), json.dumps(identity, indent=2))
-        except OSError as error:
-            raise DatasetError(
-                f"can't write to --output={self.output} ({error.strerror or error}): "
-                "choose a directory that you may write to"
-            ) from error
+        storage.write_text(self.path(_JOB), json.dumps(identity, indent=2))
 
     def check_same(self, identity: Mapping[str, Any]) -> bool:
         """Whether a job of this identity was begun here; False where none was.
@@ -71,20 +105,56 @@ class Unfinished:
           DatasetError: one of another identity was; names the first field that differs.
         """
         try:
-            begun = _flat(json.loads(storage.read_text(self.path(_JOB))))
+            begun = json.loads(storage.read_text(self.path(_JOB)))
         except FileNotFoundError:
             return False  # interrupted before anything was done
-        now = _flat(json.loads(json.dumps(identity)))
-        for name in [*now, *(begun.keys() - now.keys())]:
-            if begun.get(name) != now.get(name):
-                raise DatasetError(
-                    f"{self.output} holds an unfinished job with {name}={begun.get(name)}, this one has "
-                    f"{name}={now.get(name)}: repeat that job's command to finish it, or remove {self.output}"
-                )
+        if difference := first_difference(begun, identity):
+            name, then, now = difference
+            raise DatasetError(
+                f"{self.output} holds an unfinished job with {name}={then}, this one has {name}={now}: repeat that "
+                "job's "
+                f"command to finish it, or remove {self.output}"
+            )
         return True
+
+    def write_shard(self, name: str, data: bytes, *, num_clips: int) -> None:
+        """Write a shard into the directory, then note what was written: a shard without a note is written again."""
+        storage.write_bytes(storage.join(self.output, name), data)
+        written = WrittenShard(digest=hashlib.sha256(data).hexdigest(), num_bytes=len(data), num_clips=num_clips)
+        storage.write_text(self.path(_SHARDS, name), json.dumps(dataclasses.asdict(written)))
+
+    def written_shards(self) -> set[str]:
+        """Names of the shards that are written and noted."""
+        return set(storage.list_names(self.path(_SHARDS)))
+
+    def split_info(self, names: Iterable[str], class_counts: Iterable[int]) -> SplitInfo:
+        """What was written of a split whose shards have these names.
+
+        Raises:
+          DatasetError: a shard was not written.
+        """
+        try:
+            shards = [WrittenShard(**json.loads(storage.read_text(self.path(_SHARDS, name)))) for name in names]
+        except FileNotFoundError as error:
+            raise DatasetError(f"{self.output} lacks a shard ({error}): run the same command again") from error
+        return SplitInfo(
+            shard_lengths=tuple(shard.num_clips for shard in shards),
+            shard_digests=tuple(shard.digest for shard in shards),
+            class_counts=tuple(class_counts),
+            num_bytes=sum(shard.num_bytes for shard in shards),
+        )
 
     def remove(self) -> None:
         storage.remove_tree(self.path(""))
+
+
+def first_difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first field that differs: its dotted name, its value in `begun` and in `now`; None where none does."""
+    begun, now = _flat(json.loads(json.dumps(begun))), _flat(json.loads(json.dumps(now)))
+    for name in [*now, *(begun.keys() - now.keys())]:
+        if begun.get(name) != now.get(name):
+            return name, begun.get(name), now.get(name)
+    return None
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,113 @@
+"""Runs a graph on the runner that Beam's options name, with a progress bar, and says in a sentence why it stopped."""
+
+import contextlib
+import io
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
+from tqdm import tqdm
+
+from beam_preprocess.workspace import PartRef, Workspace
+from tfdata import storage
+from tfdata.spec import DatasetError
+
+# DirectRunner would fetch a binary (Prism) where it has a network; this one is plain Python and runs in this process.
+_LOCAL_RUNNER = "FnApiRunner"
+
+
+def options_from(beam_args: Sequence[str]) -> PipelineOptions:
+    """Beam's options; without --runner the job runs here, on a thread for each core.
+
+    Raises:
+      DatasetError: Beam has no such option, or does not take its value.
+    """
+    usage = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(usage):  # argparse prints pages of Beam's flags before it exits
+            options = PipelineOptions(list(beam_args))
+            known = options.get_all_options()
+            given = options.get_all_options(retain_unknown_options=True, drop_default=True)
+    except SystemExit as error:
+        reason = usage.getvalue().strip().splitlines()[-1:]
+        raise DatasetError(f"Beam does not take the options after --: {' '.join(reason)}") from error
+    unknown = [name for name in given if name not in known]
+    if unknown or (beam_args and not beam_args[0].startswith("-")):
+        raise DatasetError(f"Beam has no option {'--' + unknown[0] if unknown else beam_args[0]} (given after --)")
+    standard = options.view_as(StandardOptions)
+    if standard.runner is None:
+        standard.runner = _LOCAL_RUNNER
+        direct = options.view_as(DirectOptions)
+        if not any(arg.startswith("--direct_") for arg in beam_args):
+            direct.direct_running_mode = "multi_threading"
+            direct.direct_num_workers = 0  # as many as there are cores
+    # The DoFns live in importable modules; nothing of __main__ has to travel.
+    options.view_as(SetupOptions).save_main_session = False
+    return options
+
+
+def run(
+    options: PipelineOptions,
+    build: Callable[[beam.Pipeline], object],
+    *,
+    workspace: Workspace,
+    parts: Sequence[PartRef],
+    show_progress: bool,
+) -> None:
+    """Build the graph and run it to its end.
+
+    Raises:
+      DatasetError: the job failed, was cancelled, or ended without doing all of its parts.
+    """
+    with _Progress(workspace, parts, shown=show_progress):
+        job = beam.Pipeline(options=options)
+        build(job)
+        try:
+            job.run().wait_until_finish()
+        except Exception as error:  # whatever a runner raises, with a worker's trace in it
+            last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise DatasetError(
+                f"the job stopped ({last[0][:500]}); nothing finished is lost, the same command continues"
+            ) from error
+    undone = {part.name for part in parts} - workspace.parts_done()
+    if undone:
+        raise DatasetError(
+            f"the job ended with {len(undone)} of {len(parts)} parts not done; nothing finished is lost, the same "
+            "command "
+            "continues"
+        )
+
+
+class _Progress:
+    """A progress bar fed from the finished parts in storage, so that it works on whatever runner does the work."""
+
+    def __init__(self, workspace: Workspace, parts: Sequence[PartRef], *, shown: bool):
+        self._workspace = workspace
+        self._sizes = {part.name: part.num_recordings for part in parts}
+        self._shown = shown
+        self._bar = tqdm(total=sum(self._sizes.values()), desc="prepare", unit=" recordings", disable=not shown)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self):
+        done = self._done()
+        if done and self._shown:
+            tqdm.write(
+                f"continuing an interrupted job: {done:,} of {self._bar.total:,} recordings are done", file=sys.stderr
+            )
+        self._thread.start()
+
+    def __exit__(self, *exception):
+        self._stop.set()
+        self._thread.join()
+        self._bar.update(self._done() - self._bar.n)
+        self._bar.close()
+
+    def _done(self) -> int:
+        return sum(self._sizes.get(name, 0) for name in self._workspace.parts_done())
+
+    def _watch(self):
+        while not self._stop.wait(5.0 if storage.is_remote(self._workspace.output) else 0.3):
+            self._bar.update(self._done() - self._bar.n)
