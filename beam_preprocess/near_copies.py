@@ -5,8 +5,8 @@ and all that lies more than 40 dB below it taken as silent, over the bins where 
 enter. A clip may be early or late: the least difference over shifts of -1, -1/2, 0, 1/2 and 1 frame counts, so that the
 first and last frame only give the others room. Half a frame is the mean power of two neighbouring frames.
 
-THRESHOLD_DB was chosen on 1,301 single orchestral notes of seven instruments (44.1 kHz mp3; 128 x 12 log-mels at 12 kHz, frames
-85 ms apart). Percentiles of the difference in dB, and the share that 3.5 dB finds:
+THRESHOLD_DB was chosen on 1,301 single orchestral notes of seven instruments (44.1 kHz mp3; 128 x 12 log-mels at
+12 kHz, frames 85 ms apart). Percentiles of the difference in dB, and the share that 3.5 dB finds:
 
                           5 %    50 %    95 %   found
     gain -6 dB           0.00    0.01    0.01   100 %
@@ -36,8 +36,8 @@ Each note's nearest other note of a kind:
 So at 3.5 dB no note is taken for another pitch or instrument (the closest are 3.9 dB apart), while what a converter,
 an editor or a microphone preamplifier does to a copy is mostly found. What isn't found: changes of speed or pitch,
 shifts beyond a frame and a third, and most takes of one note at another dynamic or length. Those are no copies, yet
-they make a random split easy; leak_audit's probe sees them. And two stretches of steady noise of one colour are 2.3 to 3 dB
-apart, whoever recorded them: as log-mels they are alike, and are reported as near-copies.
+they make a random split easy; leak_audit's probe sees them. And two stretches of steady noise of one colour are 2.3 to
+3 dB apart, whoever recorded them: as log-mels they are alike, and are reported as near-copies.
 """
 
 import dataclasses
