@@ -52,7 +52,7 @@ _RANGE_DB = 40.0  # 60 dB finds half of the low-rate mp3s and 8-bit copies that 
 _DIMENSIONS = 128
 _SEGMENTS = 4
 _HELDOUT_BLOCK, _TRAIN_BLOCK, _PAIR_BLOCK = 512, 8192, 4096
-_MAX_CANDIDATES = 64  # for each clip, shift and block; only sets full of copies have more
+_MAX_CANDIDATES = 32  # for each clip, shift and block; only sets full of copies have more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def near_copies(
 ) -> list[NearCopy]:
     """For each held-out clip its nearest training clip, where that lies within `threshold_db`; nearest first.
 
-    Nothing within the threshold is missed, but where a clip has more than 64 candidates among 8,192 training clips.
+    Nothing within the threshold is missed, but where a clip has more than 32 candidates among 8,192 training clips.
     Candidates come from a lower bound: orthonormal projections (means over four stretches of time, then principal
     components of the training clips, Jolliffe, "Principal Component Analysis", 2002) never lengthen a difference.
     Each candidate's own difference decides, so that neither BLAS nor its threads do.
@@ -211,7 +211,7 @@ def _projection(levels: np.ndarray):
 
     means = pooled(levels)
     centre = means.mean(axis=0)
-    basis = np.linalg.eigh((means - centre).T @ (means - centre))[1][:, -_DIMENSIONS:]
+    basis = np.linalg.svd(means - centre, full_matrices=False)[2][:_DIMENSIONS].T
 
     def project(levels):
         values = (pooled(levels) - centre) @ basis
