@@ -10,8 +10,7 @@ from setuptools import setup
 
 _HERE = pathlib.Path(__file__).parent
 _TENSORFLOW = ">=2.19,<2.22"
-# Keras makes the network and the heads, scikit-learn the baselines beside them.
-_TRAINING = ["keras>=3.10,<4", "scikit-learn>=1.5"]
+_TRAINING = ["keras>=3.10,<4"]  # the network and the heads
 
 setup(
     name="melcache",
@@ -31,6 +30,8 @@ setup(
         "librosa>=0.10.2,<2",  # mel filters and windows
         "numpy>=2.0",
         "protobuf>=5",  # tf.train.Example without TensorFlow
+        "scikit-learn>=1.5",  # the leak audit's probe, baselines
+        "scipy>=1.11",  # mel filters as a sparse matrix
         "soundfile>=0.13",  # libsndfile: wav, flac, mp3, ogg, aiff
         "soxr>=0.5",  # resampling
         "tqdm>=4.66",  # progress bars

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_preprocess import beam_job, kept, pipeline
+from beam_preprocess import leak_audit as leak_audits
 from beam_preprocess.clip_encoder import array_spec
+from beam_preprocess.clip_sample import read_clips
 from beam_preprocess.plan import InputRejected, Plan, make_plan
 from beam_preprocess.recordings import Recording, find_recordings
 from beam_preprocess.settings import PrepareSettings
@@ -30,6 +32,7 @@ def prepare(
     max_reject_fraction: float = 0.1,
     decode_timeout_s: float = 60.0,
     retry_rejects: bool = False,
+    leak_audit: bool = True,
     beam_args: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
     show_progress: bool = True,
@@ -43,6 +46,7 @@ def prepare(
       max_reject_fraction: the job fails where more than this share of the inputs can't be used.
       decode_timeout_s: a recording that gives no clip for so long is rejected.
       retry_rejects: keep the clips that `output` has, decode what was rejected and what is new, and divide them anew.
+      leak_audit: look for near-copies across splits, and store what was found in the spec (leak_audit.py).
       beam_args: Beam's own options; without --runner the job runs here, on threads.
       provenance: stored in the spec for people to read.
     Returns:
@@ -93,6 +97,8 @@ def prepare(
             metadata_columns=tuple(recordings[0].metadata),
             provenance=provenance or {},
         )
+        if leak_audit:
+            spec = dataclasses.replace(spec, leak_audit=_audit(output, spec, power=settings.log_mel.power))
         _write_rejects(output, plan.rejects)
         layout.complete(output, spec)
         workspace.remove()
@@ -128,6 +134,17 @@ def _checked(plan_of, workspace: Workspace) -> Plan:
     except DatasetError:
         workspace.park()
         raise
+
+
+def _audit(output: str, spec: DatasetSpec, *, power: float) -> dict:
+    clips = {
+        split: read_clips(
+            output, spec, split, max_clips=leak_audits.MAX_TRAIN if split == "train" else leak_audits.MAX_HELDOUT
+        )
+        for split in spec.splits
+    }
+    num_clips = {name: split.num_clips for name, split in spec.splits.items()}
+    return leak_audits.leak_audit(clips, num_clips=num_clips, power=power)
 
 
 def _is_within(path: str, folder: str) -> bool:

@@ -9,7 +9,7 @@ Beam's own options stand after a bare `--`; without them the job runs on this ma
 
 from absl import flags
 
-from launch import command, quiet
+from launch import clip_table, command, quiet
 
 FLAGS = flags.FLAGS
 
@@ -68,6 +68,7 @@ flags.DEFINE_bool(
     False,
     "Keep the clips that --output has, decode only the inputs that were rejected or are new, and divide all anew.",
 )
+flags.DEFINE_bool("leak_audit", True, "Look for near-copies of training clips in the other splits; say and store it.")
 flags.DEFINE_bool("dry_run", False, "List what would be prepared, by class, and write nothing.")
 
 
@@ -125,16 +126,18 @@ def main(positional, beam_args):
             max_reject_fraction=FLAGS.max_reject_fraction,
             decode_timeout_s=FLAGS.decode_timeout_s,
             retry_rejects=FLAGS.retry_rejects,
+            leak_audit=FLAGS.leak_audit,
             beam_args=beam_args,
             show_progress=not FLAGS.quiet,
             provenance=command.provenance(input=FLAGS.input, manifest=FLAGS.manifest),
         )
-    _print_table(spec, FLAGS.output)
+    _say_what_was_made(spec, FLAGS.output)
     return {
         "num_recordings": spec.num_recordings,
         "num_clips": spec.num_clips,
         "num_rejects": spec.num_rejects,
         "splits": {name: split.num_clips for name, split in spec.splits.items()},
+        "leak_audit": spec.leak_audit,
         "fingerprint": spec.fingerprint,
         "output": FLAGS.output,
     }
@@ -149,14 +152,15 @@ def _max_windows(text: str) -> int | None:
         raise command.UsageError(f"--windows must be first, all, or a number, got {text!r}") from None
 
 
-def _print_table(spec, output):
-    width = max(len(name) for name in (*spec.class_names, "all"))
-    command.say(f"{'':{width}}" + "".join(f"{name:>12}" for name in spec.splits))
-    for label, name in enumerate(spec.class_names):
-        command.say(f"{name:{width}}" + "".join(f"{split.class_counts[label]:12,}" for split in spec.splits.values()))
-    command.say(f"{'all':{width}}" + "".join(f"{split.num_clips:12,}" for split in spec.splits.values()))
+def _say_what_was_made(spec, output):
+    from beam_preprocess.leak_audit import summary
+
+    for line in clip_table.lines(spec):
+        command.say(line)
     rejected = f", {spec.num_rejects:,} rejected (rejects.jsonl says why)" if spec.num_rejects else ", none rejected"
     command.say(f"{spec.num_clips:,} clips from {spec.num_recordings:,} recordings in {output}{rejected}")
+    for sentence in summary(spec.leak_audit) if spec.leak_audit else []:
+        command.say(sentence)
 
 
 def _dry_run(recordings):
