@@ -7,7 +7,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from launch import report_pictures, run_directory
+from beam_preprocess.leak_audit import summary
+from launch import clip_table, report_pictures, run_directory
 from model import thesis
 from tfdata import layout, records, schema, storage
 from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec
@@ -41,6 +42,8 @@ def write_report(*, run: str, output: str, features: str | None, data: str | Non
         clips=clips_spec,
         features=features_spec,
         heads=heads,
+        classes=clip_table.by_class(clips_spec),
+        leak_sentences=summary(clips_spec.leak_audit) if clips_spec.leak_audit else [],
         rejects=rejects[:_REJECTS_SHOWN],
         num_more_rejects=max(0, len(rejects) - _REJECTS_SHOWN),
         reported=thesis.REPORTED,

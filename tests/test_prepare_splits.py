@@ -141,3 +141,92 @@ def test_what_groups_across_classes_make_impossible_is_named():
 def test_a_fraction_of_zero_makes_no_such_split():
     items = collection({"a": 10, "b": 10})
     assert set(assign_splits(items, SplitSettings(validation_fraction=0.0)).values()) == {"train", "test"}
+
+
+def grouped(num_groups, sizes=(1, 2, 3), labels="abc", prefix=""):
+    return [
+        Item(id=f"{label}/{prefix}{group}-{n}", label=label, group=f"{label}{prefix}{group}",
+             content_hash=f"{label}{prefix}{group}-{n}")
+        for label in labels for group in range(num_groups) for n in range(sizes[group % len(sizes)])
+    ]  # fmt: skip
+
+
+def test_a_stable_split_never_moves_a_clip_when_others_come():
+    settings = SplitSettings(method="stable")
+    before = grouped(60)
+    now = before + grouped(200, prefix="new") + grouped(80, labels="d")
+    first, second = assign_splits(before, settings), assign_splits(now, settings)
+    assert all(second[id] == split for id, split in first.items())
+    shares = collections.Counter(second.values())
+    assert shares["test"] / len(now) == pytest.approx(0.2, abs=0.05)
+    assert shares["validation"] / len(now) == pytest.approx(0.16, abs=0.05)
+    # The exact method does move some: what the stable one is for.
+    first, second = (assign_splits(items, SplitSettings()) for items in (before, now))
+    assert any(second[id] != split for id, split in first.items())
+
+
+def test_a_stable_split_keeps_groups_whole_and_obeys_the_manifest():
+    items = grouped(40)
+    wished = [Item(**{**vars(item), "split": "test"}) if item.group == "a7" else item for item in items]
+    split_of = assign_splits(wished, SplitSettings(method="stable", seed=5))
+    splits_of_group = collections.defaultdict(set)
+    for item in wished:
+        splits_of_group[item.group].add(split_of[item.id])
+    assert all(len(splits) == 1 for splits in splits_of_group.values()) and splits_of_group["a7"] == {"test"}
+
+
+def test_stable_equal_content_in_two_splits_stays_in_the_held_out_one():
+    from beam_preprocess.splits import content_in_two_splits
+
+    items = [Item(**{**vars(item), "content_hash": "one"}) if item.label == "a" else item for item in grouped(30)]
+    split_of = assign_splits(items, SplitSettings(method="stable"))
+    left_out = content_in_two_splits(items, split_of)
+    stay = [item for item in items if item.id not in left_out]
+    assert {split_of[item.id] for item in stay if item.label == "a"} == {"test"}
+    assert sum(item.label == "b" for item in stay) == 60
+
+
+def test_a_stable_split_without_training_clips_is_refused():
+    items = grouped(40, labels="ab") + grouped(1, labels="c")
+    seed = next(
+        seed for seed in range(100)
+        if SplitSettings(method="stable", seed=seed) and _split_of_c(items[:-1] + grouped(40, labels="c"), seed) !=
+        "train"
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="no training clip of class 'c'"):
+        assign_splits(items, SplitSettings(method="stable", seed=seed))
+
+
+def _split_of_c(items, seed):
+    return assign_splits(items, SplitSettings(method="stable", seed=seed))["c/0-0"]
+
+
+@pytest.mark.parametrize("method, slack", [("exact", 2), ("stable", 60)])
+def test_folds_divide_all_but_the_test_split_by_class_and_group(method, slack):
+    from beam_preprocess.splits import assign_folds
+
+    items = grouped(100)
+    settings = SplitSettings(method=method, folds=5)
+    split_of = assign_splits(items, settings)
+    fold_of = assign_folds(items, split_of, settings)
+    assert set(fold_of) == {item.id for item in items if split_of[item.id] != "test"}
+    folds_of_group = collections.defaultdict(set)
+    counts = collections.Counter()
+    for item in items:
+        if item.id in fold_of:
+            folds_of_group[item.group].add(fold_of[item.id])
+            counts[item.label, fold_of[item.id]] += 1
+    assert all(len(folds) == 1 for folds in folds_of_group.values())
+    assert {fold for _, fold in counts} == set(range(5))
+    for label in "abc":
+        sizes = [counts[label, fold] for fold in range(5)]
+        assert max(sizes) - min(sizes) <= slack
+
+
+def test_too_many_folds_are_refused():
+    from beam_preprocess.splits import assign_folds
+
+    items = grouped(8)
+    settings = SplitSettings(folds=9)
+    with pytest.raises(ValueError, match="class 'a' has . groups outside the test split, fewer than --folds=9"):
+        assign_folds(items, assign_splits(items, settings), settings)
