@@ -10,7 +10,7 @@ from beam_preprocess.settings import PrepareSettings
 from beam_preprocess.splits import Item, assign_folds, assign_splits, content_in_two_splits
 from beam_preprocess.workspace import RecordPlace
 from tfdata import layout, schema
-from tfdata.spec import LOG_MEL, SPLIT_NAMES, DatasetError, digest
+from tfdata.spec import LOG_MEL, SPLIT_NAMES, DatasetError, content_digest
 
 _MIN_SHARDS = 8
 _MAX_SHARD_BYTES = 64 << 20
@@ -36,12 +36,10 @@ class Plan:
 
     @property
     def content_digest(self) -> str:
-        return digest(
-            sorted(
-                [split, id, self.clips[id]["label"], self.clips[id]["content_hash"], self.fold(id)]
-                for split in self.shards
-                for id in self.ids(split)
-            )
+        return content_digest(
+            (split, id, self.clips[id]["label"], self.clips[id]["content_hash"], self.fold(id))
+            for split in self.shards
+            for id in self.ids(split)
         )
 
     def ids(self, split: str) -> list[str]:

@@ -4,6 +4,7 @@
   prepare    audio files to a dataset of log-mel clips
   cache      log-mel clips to a dataset of frozen Inception-ResNet-v2 features
   heads      features to trained classification heads, with a table
+  verify     whether a dataset is what its spec says, shard by shard
   report     datasets and heads to one HTML file
 
 melcache COMMAND --help shows a command's flags and an example.

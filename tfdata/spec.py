@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 SCHEMA_VERSION = 2
@@ -28,6 +28,12 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """sha256 of `value`'s canonical JSON, as 64 hex digits."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def content_digest(clips: Iterable[tuple[str, str, str, str, int]]) -> str:
+    """sha256 over what a dataset's clips are, whatever their order: (split, id, class name, content hash, fold) of "
+    "each."""
+    return digest(sorted(map(list, clips)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +92,7 @@ class DatasetSpec:
       settings: every resolved setting of the stage that wrote it.
       statistics: measured values (of the training split where a model may use them).
       splits: name to SplitInfo.
-      content_digest: sha256 over the sorted (split, id, label, content hash) of all clips.
+      content_digest: see the function of that name.
       num_recordings, num_rejects: inputs used, inputs refused (rejects.jsonl names them).
       leak_audit: near-copies across splits and what they are worth to a quick probe; None where it was not made.
       parent: for features, {"fingerprint", "path"} of the clips they were made from.

@@ -1,0 +1,132 @@
+"""Is a dataset directory what its spec says? A verdict for each shard, and for the dataset as a whole.
+
+Reads every byte, without TensorFlow.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import posixpath
+
+import numpy as np
+from tqdm import tqdm
+
+from tfdata import layout, records, schema, storage
+from tfdata.spec import DatasetError, DatasetSpec, content_digest
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardVerdict:
+    """Whether a shard is as it was written, and if not, what is wrong with it."""
+
+    name: str
+    reason: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.reason is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A verdict for each shard in the spec's order, and what is wrong beyond single shards."""
+
+    spec: DatasetSpec
+    shards: list[ShardVerdict]
+    problems: list[str]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems and all(shard.ok for shard in self.shards)
+
+
+def verify(directory: str, *, show_progress: bool = False) -> Verdict:
+    """Check a dataset directory, local or gs://.
+
+    Each shard: it is there, its bytes are those that were written, every record's checksum, every clip's fields and
+    values. The dataset: COMPLETED names the spec's fingerprint, no clip stands there twice, neither a group nor equal
+    audio in two splits, the clips are those the fingerprint was made from, no shard is there that the spec doesn't
+    know.
+
+    Raises:
+      DatasetError: there is no complete dataset, or its spec can't be read.
+    """
+    spec = layout.read_spec(directory)
+    problems = []
+    completed = storage.read_text(storage.join(directory, layout.COMPLETED)).strip()
+    if completed != spec.fingerprint:
+        problems.append(
+            f"{layout.COMPLETED} names fingerprint {completed[:12] or 'none'}, {layout.SPEC} has "
+            f"{spec.fingerprint[:12]}: "
+            "one of them is another dataset's"
+        )
+    verdicts, seen = [], _Seen()
+    with tqdm(total=spec.num_clips, desc="verify", unit=" clips", disable=not show_progress) as bar:
+        for split, info in spec.splits.items():
+            for path, length, digest in zip(
+                layout.shard_paths(directory, spec, split), info.shard_lengths, info.shard_digests
+            ):
+                clips, reason = _check_shard(path, length, digest, spec)
+                verdicts.append(ShardVerdict(posixpath.basename(path), reason))
+                seen.add(split, clips, spec)
+                bar.update(length)
+    known = {verdict.name for verdict in verdicts}
+    for name in storage.list_names(directory):
+        if ".tfrecord-" in name and name not in known:
+            problems.append(f"{name} is a shard that {layout.SPEC} does not know: remove it")
+    if all(verdict.ok for verdict in verdicts):
+        problems += seen.problems(spec)
+    return Verdict(spec, verdicts, problems)
+
+
+def _check_shard(path: str, length: int, digest: str, spec: DatasetSpec) -> tuple[list[schema.Clip], str | None]:
+    """Its clips, and what is wrong with it, in a sentence without its name."""
+    try:
+        data = storage.read_bytes(path)
+    except FileNotFoundError:
+        return [], "is missing"
+    except OSError as error:
+        return [], f"can't be read ({error})"
+    clips = []
+    try:
+        for index, record in enumerate(records.unframe(data, where="it")):
+            clip, array = schema.decode_clip(record, spec)
+            clips.append(clip)
+            if not 0 <= clip.label < len(spec.class_names) or not np.isfinite(array).all():
+                return [], f"record {index} ({clip.id}) has a label or values that can't be"
+    except DatasetError as error:
+        return [], str(error).removeprefix("it ")
+    except (KeyError, ValueError) as error:
+        return [], f"record {len(clips)} is of another kind of dataset ({type(error).__name__}: {error})"
+    if len(clips) != length:
+        return [], f"holds {len(clips)} clips, {layout.SPEC} says {length}"
+    if hashlib.sha256(data).hexdigest() != digest:
+        return [], "is whole, but not the shard that was written: another dataset's, or one exchanged with another"
+    return clips, None
+
+
+class _Seen:
+    """What the clips of all shards are, for the checks that need all of them."""
+
+    def __init__(self):
+        self._ids = collections.Counter()
+        self._splits_of = {"group": collections.defaultdict(set), "equal audio": collections.defaultdict(set)}
+        self._contents: list = []
+
+    def add(self, split: str, clips: list[schema.Clip], spec: DatasetSpec) -> None:
+        for clip in clips:
+            self._ids[clip.id] += 1
+            self._splits_of["group"][clip.group].add(split)
+            self._splits_of["equal audio"][clip.content_hash].add(split)
+            self._contents.append((split, clip.id, spec.class_names[clip.label], clip.content_hash, clip.fold))
+
+    def problems(self, spec: DatasetSpec) -> list[str]:
+        found = [f"{id} stands in it {count} times" for id, count in self._ids.items() if count > 1][:5]
+        for what, splits_of in self._splits_of.items():
+            for key, splits in splits_of.items():
+                if len(splits) > 1:
+                    found.append(f"{what} {key} stands in {' and '.join(sorted(splits))}")
+                    break
+        if content_digest(self._contents) != spec.content_digest:
+            found.append("its clips are not those that its fingerprint was made from")
+        return found
