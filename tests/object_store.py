@@ -1,0 +1,110 @@
+"""gs:// on this machine: an object store's emulator in a process of its own, and fresh buckets in it.
+
+Commands that are to see it get `env=bucket.env`; nothing is changed in the process of the tests.
+"""
+
+import dataclasses
+import http.server
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+from gcsfs.core import GCSFileSystem
+
+_NUMBERS = itertools.count()
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """A bucket in the emulator.
+
+    Attributes:
+      url: gs://NAME
+      env: the environment variables with which gcsfs, Beam and Google's clients find the emulator.
+    """
+
+    url: str
+    env: dict[str, str]
+    _fs: GCSFileSystem
+
+    def upload(self, folder, name: str) -> str:
+        """Copy a local folder to gs://BUCKET/name; returns that."""
+        for path in sorted(pathlib.Path(folder).rglob("*")):
+            if path.is_file():
+                self.write(f"{name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        return f"{self.url}/{name}"
+
+    def write(self, name: str, data: bytes) -> None:
+        self._fs.pipe_file(f"{self.url}/{name}", data)
+
+    def remove(self, name: str) -> None:
+        self._fs.rm_file(f"{self.url}/{name}")
+
+    def read(self, name: str) -> bytes:
+        return self._fs.cat_file(f"{self.url}/{name}")
+
+    def files(self, folder: str = "") -> dict[str, bytes]:
+        """Everything below a folder of the bucket: relative name to content."""
+        root = f"{self.url}/{folder}".rstrip("/")
+        names = [path.removeprefix(root.removeprefix("gs://") + "/") for path in self._fs.find(root)]
+        return {name: self._fs.cat_file(f"{root}/{name}") for name in names}
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory):
+    """The running emulator: (its address, the environment variables for commands)."""
+    credentials = tmp_path_factory.mktemp("credentials") / "credentials.json"
+    # Google's clients take this token as it is and never ask anyone for another.
+    credentials.write_text(
+        json.dumps({"type": "authorized_user", "client_id": "test", "client_secret": "test", "refresh_token": "test",
+                    "token": "test", "expiry": "2099-01-01T00:00:00Z"})
+    )  # fmt: skip
+    server = subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,  # its complaints of clients that hang up
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+    yield (
+        address,
+        {
+            "STORAGE_EMULATOR_HOST": address,
+            # Google's newer kinds of bucket are asked about over gRPC, which no emulator answers.
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+            "GOOGLE_APPLICATION_CREDENTIALS": str(credentials),
+            "GOOGLE_CLOUD_PROJECT": "test",
+        },
+    )
+    server.stdin.close()  # the server ends with its standard input, also where the tests were killed
+    server.wait(timeout=10)
+
+
+@pytest.fixture
+def bucket(object_store):
+    """A fresh bucket for one test."""
+    address, env = object_store
+    name = f"melcache-test-{next(_NUMBERS)}"
+    fs = GCSFileSystem(project="test", token="anon", endpoint_url=address, use_listings_cache=False)
+    fs.mkdir(name)
+    return Bucket(url=f"gs://{name}", env=env, _fs=fs)
+
+
+def _serve() -> None:
+    from gcp_storage_emulator.server import create_server
+
+    # The usual queue of 5 drops connections under a burst, and each dropped one waits a second.
+    http.server.HTTPServer.request_queue_size = 512
+    server = create_server("127.0.0.1", 0, in_memory=True)
+    server.start()
+    while server._api._httpd is None:
+        time.sleep(0.01)
+    print(server._api._httpd.server_port, flush=True)
+    sys.stdin.read()
+    server.stop()
+
+
+if __name__ == "__main__":
+    _serve()
