@@ -5,6 +5,7 @@ Exit status: 0 done, 1 failed with a message, 2 wrong usage.
 
 import importlib
 import json
+import logging as logging_of_python
 import shlex
 import sys
 import traceback
@@ -41,7 +42,9 @@ def run(name: str, arguments: list[str]) -> int:
             return _DONE
         positional = FLAGS([name, *own])[1:]
         logging.use_absl_handler()
-        line = json.dumps(module.main(positional=positional, beam_args=beam_args), allow_nan=False)
+        logging_of_python.getLogger("gcsfs").setLevel("CRITICAL")  # it prints traces of errors that we tell in a line
+        result = module.main(positional=positional, beam_args=beam_args)
+        line = json.dumps(result, allow_nan=False)
     except (flags.Error, UsageError) as error:
         print(f"melcache {name}: {error}\nmelcache {name} --help shows the flags.", file=sys.stderr)
         return _USAGE
@@ -57,7 +60,7 @@ def run(name: str, arguments: list[str]) -> int:
         return _FAILED
     if FLAGS.json:
         print(line)
-    return _DONE
+    return _DONE if result.get("ok", True) else _FAILED  # a command may find, without failing, that something is not ok
 
 
 def help_text(name: str, module) -> str:

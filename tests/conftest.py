@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from object_store import bucket, object_store  # noqa: F401  (fixtures)
+from object_store import bucket, object_store, refusing_store  # noqa: F401  (fixtures)
 
 ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -10,6 +10,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -90,6 +91,40 @@ def bucket(object_store):
     fs = GCSFileSystem(project="test", token="anon", endpoint_url=address, use_listings_cache=False)
     fs.mkdir(name)
     return Bucket(url=f"gs://{name}", env=env, _fs=fs)
+
+
+@pytest.fixture
+def refusing_store(object_store):
+    """Makes stores that refuse whatever they are asked: call it with a status; returns the environment variables."""
+    servers = []
+
+    class Refusal(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            message = {"code": self.server.status, "message": "so said the store"}
+            answer = json.dumps({"error": message}).encode()
+            self.send_response(self.server.status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_POST = do_PUT = do_DELETE = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    def start(status):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal)
+        server.status, server.handle_error = status, lambda *arguments: None  # clients hang up
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        _, env = object_store
+        return {**env, "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{server.server_port}"}
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 def _serve() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fsspec.core import url_to_fs
 from tqdm import tqdm
 
-from tfdata import storage
+from tfdata import storage, store_errors
 
 _PARALLEL_DOWNLOADS = 16
 # What file systems call the thing that changes with a file's content, the surest first.
@@ -60,15 +60,10 @@ def _versions(paths: Iterable[str]) -> dict[str, tuple[str, int]]:
     """(version, size in bytes) of each remote file, by one listing for each folder."""
     listings, versions = {}, {}
     for path in paths:
-        fs, name = url_to_fs(path)
-        folder = storage.parent(name)
+        folder, base = path.rsplit("/", 1)
         if folder not in listings:
-            fs.invalidate_cache()
-            try:
-                listings[folder] = {entry["name"]: entry for entry in fs.ls(folder, detail=True)}
-            except FileNotFoundError:
-                listings[folder] = {}
-        entry = listings[folder].get(name)
+            listings[folder] = _listing(folder)
+        entry = listings[folder].get(base)
         if entry is None:
             raise FileNotFoundError(path)
         version = next((f"{key} {entry[key]}" for key in _VERSION_KEYS if entry.get(key)), None)
@@ -80,6 +75,17 @@ def _versions(paths: Iterable[str]) -> dict[str, tuple[str, int]]:
     return versions
 
 
+@store_errors.told
+def _listing(folder: str) -> dict[str, dict]:
+    """What the store says of each file in a folder, by base name; {} where there is no such folder."""
+    fs, name = url_to_fs(folder)
+    fs.invalidate_cache()
+    try:
+        return {entry["name"].rsplit("/", 1)[-1]: entry for entry in fs.ls(name, detail=True)}
+    except FileNotFoundError:
+        return {}
+
+
 def _copy_path(directory: str, path: str, version: tuple[str, int]) -> str:
     key = hashlib.sha256(repr((path, *version)).encode()).hexdigest()[:24]
     return os.path.join(directory, key, path.rsplit("/", 1)[-1])
@@ -87,17 +93,11 @@ def _copy_path(directory: str, path: str, version: tuple[str, int]) -> str:
 
 def _fetch(targets: Mapping[str, str], *, show_progress: bool) -> None:
     """Download each remote path to its local one, several at a time."""
-
-    def fetch(path, target):
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        fs, name = url_to_fs(path)
-        fs.get_file(name, target)
-
     with (
         concurrent.futures.ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as threads,
         tqdm(total=len(targets), desc="fetch", unit=" files", disable=not (show_progress and targets)) as bar,
     ):
-        downloads = [threads.submit(fetch, path, target) for path, target in targets.items()]
+        downloads = [threads.submit(_fetch_one, path, target) for path, target in targets.items()]
         try:
             for download in concurrent.futures.as_completed(downloads):
                 download.result()
@@ -105,3 +105,10 @@ def _fetch(targets: Mapping[str, str], *, show_progress: bool) -> None:
         finally:  # after the first failure the others need not begin
             for download in downloads:
                 download.cancel()
+
+
+@store_errors.told
+def _fetch_one(path: str, target: str) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    fs, name = url_to_fs(path)
+    fs.get_file(name, target)

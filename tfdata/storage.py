@@ -1,7 +1,8 @@
 """Files on local disks and in object stores, by the same few calls (fsspec; gcsfs behind gs://).
 
 Nothing here leaves a half-written file under its final name: local files are renamed into place, and an
-object store makes an object visible only when its upload is complete.
+object store makes an object visible only when its upload is complete. What an object store refuses is raised as an
+OSError that names the path and says what to do.
 """
 
 import os
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from fsspec.core import url_to_fs
+
+from tfdata import store_errors
 
 _TEMPORARY = ".melcache-tmp"
 
@@ -27,16 +30,22 @@ def parent(path: str) -> str:
     return posixpath.dirname(str(path).rstrip("/"))
 
 
+@store_errors.told
 def exists(path: str) -> bool:
     fs, name = url_to_fs(path)
     return fs.exists(name)
 
 
+@store_errors.told
 def is_directory(path: str) -> bool:
     fs, name = url_to_fs(path)
-    return fs.isdir(name)
+    try:
+        return fs.info(name)["type"] == "directory"  # fs.isdir would answer "no" for a bucket that denies access
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
+@store_errors.told
 def size(path: str) -> int:
     fs, name = url_to_fs(path)
     return fs.size(name)
@@ -53,6 +62,7 @@ def local_version(path: str) -> str | None:
     return f"{status.st_size} bytes, {status.st_mtime_ns}"
 
 
+@store_errors.told
 def list_names(directory: str) -> list[str]:
     """Base names of what stands directly in `directory`, sorted; [] if there is no such directory."""
     fs, name = url_to_fs(directory)
@@ -66,10 +76,10 @@ def list_names(directory: str) -> list[str]:
 
 def walk_files(directory: str) -> Iterator[str]:
     """Paths of all files below `directory`, relative to it, sorted. Linked folders are followed, each once."""
-    fs, root = url_to_fs(directory)
     if is_remote(directory):
-        yield from sorted(posixpath.relpath(found, root) for found in fs.find(root))
+        yield from _remote_files(directory)
         return
+    fs, root = url_to_fs(directory)
     found, seen = [], set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -82,11 +92,18 @@ def walk_files(directory: str) -> Iterator[str]:
     yield from sorted(found)
 
 
+@store_errors.told
+def _remote_files(directory: str) -> list[str]:
+    fs, root = url_to_fs(directory)
+    return sorted(posixpath.relpath(found, root) for found in fs.find(root))
+
+
 def absolute(path: str) -> str:
     """The path as it can be found from another working directory."""
     return path if is_remote(path) else os.path.abspath(path)
 
 
+@store_errors.told
 def glob(pattern: str) -> list[str]:
     """Files that match `pattern` (`**` for any depth), sorted, with the protocol the pattern has."""
     fs, name = url_to_fs(pattern)
@@ -94,16 +111,19 @@ def glob(pattern: str) -> list[str]:
     return sorted(fs.unstrip_protocol(match) if is_remote(pattern) else match for match in matches)
 
 
+@store_errors.told
 def open_read(path: str) -> BinaryIO:
     fs, name = url_to_fs(path)
     return fs.open(name, "rb")
 
 
+@store_errors.told
 def read_bytes(path: str) -> bytes:
     fs, name = url_to_fs(path)
     return fs.cat_file(name)
 
 
+@store_errors.told
 def read_range(path: str, start: int, end: int) -> bytes:
     fs, name = url_to_fs(path)
     return fs.cat_file(name, start=start, end=end)
@@ -118,6 +138,7 @@ def make_directory(directory: str) -> None:
         os.makedirs(directory, exist_ok=True)
 
 
+@store_errors.told
 def write_bytes(path: str, data: bytes) -> None:
     """Write a whole file at once: it stands there complete, or not at all."""
     if is_remote(path):
@@ -151,6 +172,7 @@ def remove_temporaries(directory: str) -> None:
                     os.remove(os.path.join(folder, name))
 
 
+@store_errors.told
 def remove_tree(directory: str) -> None:
     fs, name = url_to_fs(directory)
     fs.invalidate_cache()
