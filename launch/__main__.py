@@ -5,6 +5,7 @@
   cache      log-mel clips to a dataset of frozen Inception-ResNet-v2 features
   heads      features to trained classification heads, with a table
   report     datasets and heads to one HTML file
+  doctor     this machine and a bucket, looked over
 
 melcache COMMAND --help shows a command's flags and an example.
 """

@@ -51,7 +51,7 @@ def test_modules_stay_readable(package):
 def test_every_command_explains_itself_with_an_example(melcache):
     from launch.__main__ import COMMANDS
 
-    assert set(COMMANDS) == {"demo", "prepare", "cache", "heads", "report"}
+    assert set(COMMANDS) == {"demo", "prepare", "cache", "heads", "report", "doctor"}
     for name in COMMANDS:
         done = melcache(name, "--help")
         assert done.returncode == 0 and f"melcache {name} --" in done.stdout and "--[no]json" in done.stdout
