@@ -7,11 +7,14 @@ import dataclasses
 import http.server
 import itertools
 import json
+import logging
 import pathlib
+import re
 import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 
 import pytest
 from gcsfs.core import GCSFileSystem
@@ -31,6 +34,7 @@ class Bucket:
     url: str
     env: dict[str, str]
     _fs: GCSFileSystem
+    _log: pathlib.Path
 
     def upload(self, folder, name: str) -> str:
         """Copy a local folder to gs://BUCKET/name; returns that."""
@@ -54,20 +58,27 @@ class Bucket:
         names = [path.removeprefix(root.removeprefix("gs://") + "/") for path in self._fs.find(root)]
         return {name: self._fs.cat_file(f"{root}/{name}") for name in names}
 
+    def requests(self, name: str) -> list[str]:
+        """What was asked for about one object of the bucket: "GET /download/..." and so on, in order."""
+        bucket, quoted = self.url.removeprefix("gs://"), urllib.parse.quote(name, safe="")
+        asked = re.findall(r'^"(\S+ \S+) HTTP', self._log.read_text(), re.MULTILINE)
+        return [request for request in asked if f"/b/{bucket}/" in request and quoted in request]
+
 
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory):
-    """The running emulator: (its address, the environment variables for commands)."""
+    """The running emulator: (its address, the environment variables for commands, its log of requests)."""
     credentials = tmp_path_factory.mktemp("credentials") / "credentials.json"
     # Google's clients take this token as it is and never ask anyone for another.
     credentials.write_text(
         json.dumps({"type": "authorized_user", "client_id": "test", "client_secret": "test", "refresh_token": "test",
                     "token": "test", "expiry": "2099-01-01T00:00:00Z"})
     )  # fmt: skip
-    server = subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True,  # its complaints of clients that hang up
-    )  # fmt: skip
+    log = tmp_path_factory.mktemp("object_store") / "requests.log"
+    with open(log, "wb") as stderr:
+        server = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
     address = f"http://127.0.0.1:{server.stdout.readline().strip()}"
     yield (
         address,
@@ -78,6 +89,7 @@ def object_store(tmp_path_factory):
             "GOOGLE_APPLICATION_CREDENTIALS": str(credentials),
             "GOOGLE_CLOUD_PROJECT": "test",
         },
+        log,
     )
     server.stdin.close()  # the server ends with its standard input, also where the tests were killed
     server.wait(timeout=10)
@@ -86,11 +98,11 @@ def object_store(tmp_path_factory):
 @pytest.fixture
 def bucket(object_store):
     """A fresh bucket for one test."""
-    address, env = object_store
+    address, env, log = object_store
     name = f"melcache-test-{next(_NUMBERS)}"
     fs = GCSFileSystem(project="test", token="anon", endpoint_url=address, use_listings_cache=False)
     fs.mkdir(name)
-    return Bucket(url=f"gs://{name}", env=env, _fs=fs)
+    return Bucket(url=f"gs://{name}", env=env, _fs=fs, _log=log)
 
 
 @pytest.fixture
@@ -118,7 +130,7 @@ def refusing_store(object_store):
         server.status, server.handle_error = status, lambda *arguments: None  # clients hang up
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-        _, env = object_store
+        _, env, _ = object_store
         return {**env, "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{server.server_port}"}
 
     yield start
@@ -130,6 +142,7 @@ def refusing_store(object_store):
 def _serve() -> None:
     from gcp_storage_emulator.server import create_server
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # a line on stderr for each request
     # The usual queue of 5 drops connections under a burst, and each dropped one waits a second.
     http.server.HTTPServer.request_queue_size = 512
     server = create_server("127.0.0.1", 0, in_memory=True)

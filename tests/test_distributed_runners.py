@@ -40,7 +40,7 @@ def wait_for_port(port, process, log):
 def portable_runner(object_store, tmp_path_factory):
     """Beam's job server and worker pool, each a process of its own: (the options for a job, the workers' log)."""
     folder = tmp_path_factory.mktemp("portable_runner")
-    _, store_env = object_store
+    _, store_env, _ = object_store
     # The pool starts `python`, which must be the one with Beam and librosa in it.
     path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
     env = {**os.environ, **store_env, "PATH": path}

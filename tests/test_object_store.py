@@ -32,6 +32,9 @@ def test_prepare_from_a_bucket_into_a_bucket_gives_the_bytes_of_a_local_job(
     assert made["rejects.jsonl"] == local["rejects.jsonl"]
     rejects = [json.loads(line) for line in made["rejects.jsonl"].splitlines()]
     assert {reject["path"] for reject in rejects} == {"cello/not_numbers.wav", "flute/no_audio.wav", "oboe/empty.mp3"}
+    # A recording costs one request, which is what reading a million of them takes and costs.
+    asked = bucket.requests("notes/cello/cello_36_mf.wav")
+    assert [request.split("/")[1] for request in asked if request.startswith("GET")] == ["download"], asked
 
 
 def test_prepare_takes_folders_and_globs_of_a_bucket(bucket, orchestra, melcache_json, tmp_path):
