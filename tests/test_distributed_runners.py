@@ -185,7 +185,12 @@ def test_a_job_that_dataflow_reports_as_failed_is_an_error(bucket, dataflow, orc
     dataflow.state = "JOB_STATE_FAILED"
     notes = bucket.upload(orchestra, "notes")
     endpoint = f"--dataflow_endpoint=http://localhost:{dataflow.server_port}"
-    done = melcache(*dataflow_command(bucket, notes, endpoint), env=bucket.env)
+    container = [
+        "--sdk_container_image=europe-docker.pkg.dev/test-project/images/melcache:1",
+        "--sdk_location=container",
+    ]
+    done = melcache(*dataflow_command(bucket, notes, endpoint, *container), env=bucket.env)
+    assert len(dataflow.jobs) == 1
     assert_nothing_looks_whole(done, bucket)
     assert "the same command continues" in done.stderr
 
