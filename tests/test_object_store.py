@@ -48,14 +48,14 @@ def test_prepare_takes_folders_and_globs_of_a_bucket(bucket, orchestra, melcache
 
 
 def test_a_job_started_again_goes_on_to_the_same_bytes(bucket, orchestra, clips_dir, melcache, tmp_path):
-    """A recording is missing, too many are rejected, the job ends; it comes back, or the limit rises."""
+    """Too many are rejected and the job ends; with a higher limit it takes up what was decoded."""
     bucket.upload(orchestra, "notes")
     command = ["prepare", f"--manifest={bucket.url}/notes/notes.csv", "--group=group", f"--output={bucket.url}/clips"]
     refused = melcache(*command, env=bucket.env)
     assert refused.returncode == 1 and "flute/no_audio.wav: decode: " in refused.stderr
     assert "COMPLETED" not in bucket.files("clips")
     went_on = melcache(*command, "--max_reject_fraction=0.3", env=bucket.env)
-    assert went_on.returncode == 0 and "continuing an interrupted job: 1 parts" in went_on.stderr, went_on.stderr
+    assert went_on.returncode == 0 and "continuing an interrupted job" in went_on.stderr, went_on.stderr
     assert shards(bucket.files("clips")) == shards(local_files(clips_dir))
     again = melcache(*command, "--max_reject_fraction=0.3", env=bucket.env)
     assert again.returncode == 1 and f"{bucket.url}/clips is already complete" in again.stderr
