@@ -66,12 +66,13 @@ def test_local_paths_and_no_directory_are_passed_through(fetched, tmp_path):
 
 def test_two_at_once_end_with_one_whole_copy(fetched, tmp_path, monkeypatch):
     paths = stored({"shard": b"x" * 1000})
-    both_fetching = threading.Barrier(2, timeout=10)
+    both_fetching, one_at_a_time = threading.Barrier(2, timeout=10), threading.Lock()
     get_file = MemoryFileSystem.get_file
 
     def together(self, *args, **options):
         both_fetching.wait()
-        return get_file(self, *args, **options)
+        with one_at_a_time:  # readers of a file in this store share one place in it
+            return get_file(self, *args, **options)
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", together)
     results = []
@@ -103,6 +104,9 @@ def test_a_file_changed_or_cut_off_while_it_is_fetched_is_refused(fetched, tmp_p
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", cut_off)
     with pytest.raises(OSError, match="reset"):
+        staging.stage(paths[1:], str(tmp_path))
+    monkeypatch.setattr(MemoryFileSystem, "get_file", lambda self, name, target: pathlib.Path(target).write_bytes(b"y"))
+    with pytest.raises(OSError, match="of memory://data/second only 1 of 1,000 bytes came"):
         staging.stage(paths[1:], str(tmp_path))
     assert {path.name for path in whole_files(tmp_path)} <= {"first"}
 

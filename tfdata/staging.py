@@ -46,8 +46,10 @@ def stage(paths: Sequence[str], directory: str | None, *, show_progress: bool = 
     try:
         _fetch(fetched, show_progress=show_progress)
         for path, version in _versions(missing).items():
-            if version != versions[path] or os.path.getsize(fetched[path]) != version[1]:
+            if version != versions[path]:
                 raise OSError(f"{path} was changed while it was copied: start again when nothing writes to it")
+            if (num_bytes := os.path.getsize(fetched[path])) != version[1]:
+                raise OSError(f"of {path} only {num_bytes:,} of {version[1]:,} bytes came: start again")
             os.replace(fetched[path], copies[path])
     finally:
         for temporary in fetched.values():
