@@ -1,13 +1,18 @@
 """Every command with gs:// in and out, against an object store's emulator on this machine."""
 
 import json
+import os
 import pathlib
 import re
+import subprocess
+import sys
 import time
 
 import pytest
 
 from tfdata import layout
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def shards(files):
@@ -122,3 +127,33 @@ def test_what_a_store_refuses_is_told_with_what_to_do(status, expected, refusing
         done = melcache(*command, env=env)
         assert done.returncode == 1 and re.search(f"gs://others/.*{expected}", done.stderr), done.stderr
         assert "Traceback" not in done.stderr and "so said the store" in done.stderr
+
+
+def test_two_processes_copy_a_bucket_once_whole_and_then_not_at_all(bucket, tmp_path):
+    code = "import sys; from tfdata import staging; print(*staging.stage(sys.argv[2:], sys.argv[1]), sep='\\n')"
+    contents = {f"data/shard-{index}": bytes([index]) * 300_000 for index in range(5)}
+    for name, content in contents.items():
+        bucket.write(name, content)
+
+    def start():
+        command = [sys.executable, "-c", code, str(tmp_path), *(f"{bucket.url}/{name}" for name in contents)]
+        env = {**os.environ, **bucket.env}
+        return subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    def copies(process):
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        return output.splitlines()
+
+    def downloads():
+        return sum(" /download/" in request for name in contents for request in bucket.requests(name))
+
+    first, second = map(copies, [start(), start()])
+    assert first == second and [pathlib.Path(copy).read_bytes() for copy in first] == list(contents.values())
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == len(contents)
+    before = downloads()
+    assert copies(start()) == first and downloads() == before
+    bucket.write("data/shard-3", b"other")
+    now = copies(start())
+    assert downloads() == before + 1 and pathlib.Path(now[3]).read_bytes() == b"other"
+    assert now[:3] + now[4:] == first[:3] + first[4:]
