@@ -43,7 +43,7 @@ setup(
         "gpu": [f"tensorflow[and-cuda]{_TENSORFLOW}", *_TRAINING],
         "tpu": ["tensorflow-tpu==2.19.1", *_TRAINING],  # the last build whose libtpu pin works; docs/architecture.md
         "report": ["jinja2>=3.1", "matplotlib>=3.9"],
-        "test": ["pytest>=8", "ruff>=0.6", "tensorflow-datasets>=4.9.7"],
+        "test": ["gcp-storage-emulator>=2026.7", "pytest>=8", "ruff>=0.6", "tensorflow-datasets>=4.9.7"],
     },
     entry_points={"console_scripts": ["melcache=launch.__main__:main"]},
     classifiers=["Programming Language :: Python :: 3.11", "Programming Language :: Python :: 3.12"],

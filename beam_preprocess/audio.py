@@ -49,8 +49,8 @@ def windows(path: str, *, clip_s: float, hop_s: float, max_windows: int | None) 
     Args:
       max_windows: at most so many; None for all.
     Raises:
-      Reject: the file can't be opened, is not audio that libsndfile decodes, is empty, or holds samples that are not
-        finite.
+      Reject: the file can't be opened, is not audio that libsndfile decodes, or is empty.
+      OSError: an object store failed, which says nothing of the file: the work is to be tried again.
     """
     try:
         with _open(path) as sound:
@@ -63,6 +63,8 @@ def windows(path: str, *, clip_s: float, hop_s: float, max_windows: int | None) 
     except soundfile.LibsndfileError as error:
         raise _explained(path, error) from error
     except OSError as error:
+        if storage.is_remote(path) and not isinstance(error, PermissionError):
+            raise
         raise Reject("read", error.strerror or str(error)) from error
     except (soundfile.SoundFileRuntimeError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise Reject("decode", f"{type(error).__name__}: {error}") from error
@@ -114,10 +116,11 @@ def _open(path: str) -> Iterator[soundfile.SoundFile]:
             yield sound
         return
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(storage.open_read(path))
+        file = _RemoteFile(stack.enter_context(storage.open_read(path)))
         try:
             sound = soundfile.SoundFile(file)
         except soundfile.LibsndfileError:
+            file.check()
             # libsndfile takes a path's extension for a hint where the header alone doesn't tell (large ID3 tags), so
             # that a file must be tried under a name of its own to be treated as it would be on a local disk.
             file.seek(0)
@@ -126,6 +129,33 @@ def _open(path: str) -> Iterator[soundfile.SoundFile]:
             local.flush()
             sound = soundfile.SoundFile(local.name)
         yield stack.enter_context(sound)
+        file.check()
+
+
+class _RemoteFile:
+    """A remote file for libsndfile, which would take a failed read for the end of the sound."""
+
+    def __init__(self, file):
+        self._file = file
+        self._error: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except Exception as error:
+            self._error = error
+            return b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def check(self) -> None:
+        """Raise the error of a read that failed."""
+        if self._error:
+            raise self._error if isinstance(self._error, OSError) else OSError(str(self._error)) from self._error
 
 
 def _explained(path: str, error: soundfile.LibsndfileError) -> Reject:

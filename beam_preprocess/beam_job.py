@@ -4,7 +4,7 @@ import contextlib
 import io
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
@@ -18,8 +18,8 @@ from tfdata.spec import DatasetError
 _LOCAL_RUNNER = "FnApiRunner"
 
 
-def options_from(beam_args: Sequence[str]) -> PipelineOptions:
-    """Beam's options; without --runner the job runs here, on a thread for each core.
+def pipeline_with(beam_args: Sequence[str]) -> beam.Pipeline:
+    """An empty graph with Beam's options; without --runner it will run here, on a thread for each core.
 
     Raises:
       DatasetError: Beam has no such option, or does not take its value.
@@ -45,38 +45,38 @@ def options_from(beam_args: Sequence[str]) -> PipelineOptions:
             direct.direct_num_workers = 0  # as many as there are cores
     # The DoFns live in importable modules; nothing of __main__ has to travel.
     options.view_as(SetupOptions).save_main_session = False
-    return options
+    try:
+        return beam.Pipeline(options=options)
+    except (ValueError, ImportError) as error:  # of the runner: a project's name that can't be, an extra not installed
+        raise DatasetError(f"Beam does not take the options after --: {error}") from error
 
 
 def run(
-    options: PipelineOptions,
-    build: Callable[[beam.Pipeline], object],
+    job: beam.Pipeline,
     *,
     workspace: Workspace,
     parts: Sequence[PartRef],
     show_progress: bool,
 ) -> None:
-    """Build the graph and run it to its end.
+    """Run a graph to its end.
 
     Raises:
       DatasetError: the job failed, was cancelled, or ended without doing all of its parts.
     """
     with _Progress(workspace, parts, shown=show_progress):
-        job = beam.Pipeline(options=options)
-        build(job)
         try:
-            job.run().wait_until_finish()
+            state = job.run().wait_until_finish()
         except Exception as error:  # whatever a runner raises, with a worker's trace in it
             last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             raise DatasetError(
                 f"the job stopped ({last[0][:500]}); nothing finished is lost, the same command continues"
             ) from error
     undone = {part.name for part in parts} - workspace.parts_done()
-    if undone:
+    if undone:  # a runner may answer DONE and have run nothing
         raise DatasetError(
-            f"the job ended with {len(undone)} of {len(parts)} parts not done; nothing finished is lost, the same "
-            "command "
-            "continues"
+            f"the job ended ({state}) with {len(undone)} of {len(parts)} parts not done: it was cancelled, or its "
+            "runner "
+            "only stored it, as Dataflow does with --template_location; without that, the same command continues"
         )
 
 

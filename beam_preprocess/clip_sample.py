@@ -3,15 +3,15 @@
 import numpy as np
 
 from beam_preprocess.near_copies import Clips
-from tfdata import layout, records, schema, storage
+from tfdata import schema, shards
 from tfdata.spec import DatasetSpec
 
 
 def read_clips(directory: str, spec: DatasetSpec, split: str, *, max_clips: int) -> Clips:
     """Whole shards of a split until there are `max_clips` of it; a shard's clips are a fair sample."""
     images, labels, ids, groups = [], [], [], []
-    for path in layout.shard_paths(directory, spec, split):
-        for record in records.unframe(storage.read_bytes(path), where=path):
+    for shard in shards.of_split(directory, spec, split):
+        for record in shards.read(shard):
             clip, image = schema.decode_clip(record, spec)
             images.append(image)
             labels.append(clip.label)

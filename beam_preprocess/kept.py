@@ -16,7 +16,7 @@ from beam_preprocess.clip_encoder import index_line
 from beam_preprocess.recordings import Recording
 from beam_preprocess.settings import PrepareSettings
 from beam_preprocess.workspace import Workspace
-from tfdata import layout, records, schema, storage
+from tfdata import layout, records, schema, shards, storage
 from tfdata.spec import LOG_MEL, DatasetError, DatasetSpec, digest
 from tfdata.unfinished import first_difference
 
@@ -37,10 +37,10 @@ def reopen(workspace: Workspace, settings: PrepareSettings, recordings: Sequence
             "take "
             "rejects up again, or choose another --output"
         )
-    names = [
-        path.rsplit("/", 1)[-1] for split in spec.splits for path in layout.shard_paths(workspace.output, spec, split)
+    to_keep = [
+        dataclasses.asdict(shard) for split in spec.splits for shard in shards.of_split(workspace.output, spec, split)
     ]
-    storage.write_text(workspace.path(_SHARDS_TO_KEEP), json.dumps(names))
+    storage.write_text(workspace.path(_SHARDS_TO_KEEP), json.dumps(to_keep))
     storage.remove(storage.join(workspace.output, layout.COMPLETED))  # from here on no reader takes it for whole
     continue_reopening(workspace, recordings)
 
@@ -49,25 +49,25 @@ def continue_reopening(workspace: Workspace, recordings: Sequence[Recording]) ->
     """Go on where `reopen` was interrupted; nothing happens where it was not."""
     if not storage.exists(workspace.path(_SHARDS_TO_KEEP)):
         return
-    names = json.loads(storage.read_text(workspace.path(_SHARDS_TO_KEEP)))
+    to_keep = [shards.Shard(**shard) for shard in json.loads(storage.read_text(workspace.path(_SHARDS_TO_KEEP)))]
     path = storage.join(workspace.output, layout.SPEC)
     spec = DatasetSpec.from_json(storage.read_text(path), where=path)
     wishes = {recording.name: recording.split for recording in recordings}
     silent = [{"silent": number, "label": label} for label, number in spec.statistics["silent_windows"].items()]
-    for index, name in enumerate(names):
-        source, kept = storage.join(workspace.output, name), f"kept-{index:05d}"
-        if storage.exists(source):
-            lines = _lines(source, kept, spec, wishes)
+    for index, shard in enumerate(to_keep):
+        kept = f"kept-{index:05d}"
+        if storage.exists(shard.path):
+            lines = _lines(shard, kept, spec, wishes)
             workspace.write_lines(
                 kept, [*lines, *([] if index else silent)]
             )  # before the move, so that it can be repeated
-            storage.move(source, workspace.records_path(kept))
+            storage.move(shard.path, workspace.records_path(kept))
     storage.remove(workspace.path(_SHARDS_TO_KEEP))
 
 
-def _lines(path: str, kept: str, spec: DatasetSpec, wishes: Mapping[str, str | None]) -> list[dict]:
+def _lines(shard: shards.Shard, kept: str, spec: DatasetSpec, wishes: Mapping[str, str | None]) -> list[dict]:
     lines, offset = [], 0
-    for record in records.unframe(storage.read_bytes(path), where=path):
+    for record in shards.read(shard):
         clip, image = schema.decode_clip(record, spec)
         end = offset + records.framed_size(record)
         line = index_line(clip, image.astype(np.float64), spec.class_names, wishes.get(clip.recording))

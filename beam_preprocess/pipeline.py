@@ -79,6 +79,8 @@ class DecodePart(beam.DoFn):
                 writer.keep(*([{"silent": num_silent, "label": recording.label}] if num_silent else []))
                 self._clips.inc(num_clips)
                 num_clips = num_silent = 0
+            elif isinstance(result.error, OSError):  # of an object store, not of the file: the runner tries again
+                raise result.error
             else:
                 writer.drop(self._reject_line(recording, result.error))
                 self._rejects.inc()

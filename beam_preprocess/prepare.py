@@ -66,7 +66,7 @@ def prepare(
     check_enough_recordings(recordings, settings.split)
     if input_path and not manifest and _is_within(output, input_path):
         raise DatasetError(f"--output={output} lies in --input={input_path}, where it would be taken for a class")
-    options = beam_job.options_from(beam_args)
+    job = beam_job.pipeline_with(beam_args)
     workspace = Workspace(output)
     with workspace.held(done_marker=layout.COMPLETED, may_hold=[layout.REJECTS], or_complete=retry_rejects):
         parts = _begin(workspace, settings, recordings, retry_rejects=retry_rejects)
@@ -78,8 +78,8 @@ def prepare(
             max_reject_fraction=max_reject_fraction,
             bytes_per_clip=array_spec(settings).num_bytes,
         )
-        graph = functools.partial(
-            pipeline.build,
+        pipeline.build(
+            job,
             parts=parts,
             workspace=workspace,
             settings=settings,
@@ -87,7 +87,7 @@ def prepare(
             class_names=class_names,
             timeout_s=decode_timeout_s,
         )
-        beam_job.run(options, graph, workspace=workspace, parts=parts, show_progress=show_progress)
+        beam_job.run(job, workspace=workspace, parts=parts, show_progress=show_progress)
         plan = _checked(plan_of, workspace)
         spec = _spec(
             plan,

@@ -6,6 +6,7 @@
   heads      features to trained classification heads, with a table
   verify     whether a dataset is what its spec says, shard by shard
   report     datasets and heads to one HTML file
+  doctor     this machine and a bucket, looked over
 
 melcache COMMAND --help shows a command's flags and an example.
 """

@@ -23,6 +23,12 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("seed", 0, "Seed of --weights=random.", lower_bound=0)
 flags.DEFINE_integer("batch_size", 64, "Clips in one step of the network.", lower_bound=1)
+flags.DEFINE_string(
+    "local_cache_dir",
+    None,
+    "A directory on a local disk: clips on gs:// are copied there once, and TensorFlow reads the "
+    "copies. Without it TensorFlow reads gs:// itself.",
+)
 flags.DEFINE_enum("precision", "float16", ["float16", "float32"], "How features are stored.")
 
 
@@ -41,6 +47,7 @@ def main(positional, beam_args):
         seed=FLAGS.seed,
         batch_size=FLAGS.batch_size,
         precision=FLAGS.precision,
+        local_cache_dir=FLAGS.local_cache_dir,
         show_progress=not FLAGS.quiet,
         provenance=command.provenance(data=FLAGS.data),
     )

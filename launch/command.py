@@ -5,6 +5,7 @@ Exit status: 0 done, 1 failed with a message, 2 wrong usage.
 
 import importlib
 import json
+import logging as logging_of_python
 import shlex
 import sys
 import traceback
@@ -41,6 +42,7 @@ def run(name: str, arguments: list[str]) -> int:
             return _DONE
         positional = FLAGS([name, *own])[1:]
         logging.use_absl_handler()
+        logging_of_python.getLogger("gcsfs").setLevel("CRITICAL")  # it prints traces of errors that we tell in a line
         result = module.main(positional=positional, beam_args=beam_args)
         line = json.dumps(result, allow_nan=False)
     except (flags.Error, UsageError) as error:

@@ -36,6 +36,7 @@ def cache_features(
     precision: str,
     provenance: Mapping[str, Any],
     show_progress: bool,
+    local_cache_dir: str | None = None,
 ) -> tuple[DatasetSpec, float]:
     """Run the frozen network once over all splits of `data` and write its features to `output`.
 
@@ -47,6 +48,7 @@ def cache_features(
       batch_size: clips in one step.
       precision: of the stored features, "float16" or "float32".
       provenance: stored in the spec for people to read.
+      local_cache_dir: where clips that are not local are copied first, see `tfdata.staging`.
     Returns:
       the spec, and clips per second through reading, network and writing (0.0 where every shard was there before).
     Raises:
@@ -60,12 +62,14 @@ def cache_features(
     with unfinished.held(done_marker=layout.COMPLETED):
         log_mel = clips.statistics["splits"]["train"]["log_mel"]
         image = backbones.ImageSettings(low=log_mel["min"], high=log_mel["max"])
-        clip_streams.check_shards(data, clips)  # damage is found before the network runs, not after an hour
+        # Damage is found before the network runs, not after an hour.
+        clip_streams.check_shards(data, clips, local_cache_dir=local_cache_dir)
         network = backbones.build_backbone(image.size)
         statistics_path = unfinished.path(STATISTICS)
         described = _set_weights(
-            network, data, clips, image, weights=weights, seed=seed, statistics_path=statistics_path
-        )
+            network, data, clips, image, weights=weights, seed=seed, statistics_path=statistics_path,
+            local_cache_dir=local_cache_dir,
+        )  # fmt: skip
         settings = {
             "image": {"low": image.low, "high": image.high, "size": image.size},
             "weights": described,
@@ -82,8 +86,9 @@ def cache_features(
         extractor = backbones.build_extractor(network, image, clips.array.shape)
         started = time.monotonic()
         num_clips = _write_shards(
-            extractor, data, clips, unfinished, array, batch_size=batch_size, show_progress=show_progress
-        )
+            extractor, data, clips, unfinished, array, batch_size=batch_size, show_progress=show_progress,
+            local_cache_dir=local_cache_dir,
+        )  # fmt: skip
         seconds = time.monotonic() - started
         if weights == backbones.RANDOM:
             storage.write_bytes(storage.join(output, STATISTICS), storage.read_bytes(statistics_path))
@@ -110,7 +115,7 @@ def cache_features(
 
 
 def _set_weights(
-    network, data: str, clips: DatasetSpec, image, *, weights: str, seed: int, statistics_path
+    network, data: str, clips: DatasetSpec, image, *, weights: str, seed: int, statistics_path, local_cache_dir
 ) -> dict[str, Any]:
     """Load or make the weights; returns how the spec describes them."""
     if weights != backbones.RANDOM:
@@ -121,7 +126,7 @@ def _set_weights(
     if storage.exists(statistics_path):  # an interrupted run's, so that the rest is made with the very same weights
         backbones.set_batch_norm_statistics(network, np.load(io.BytesIO(storage.read_bytes(statistics_path))))
     else:
-        _calibrate(network, data, clips, image)
+        _calibrate(network, data, clips, image, local_cache_dir)
     return {
         "source": backbones.RANDOM,
         "seed": seed,
@@ -131,9 +136,9 @@ def _set_weights(
     }
 
 
-def _calibrate(network, data: str, clips: DatasetSpec, image) -> None:
+def _calibrate(network, data: str, clips: DatasetSpec, image, local_cache_dir: str | None) -> None:
     """Set a random network's batch-norm statistics from training clips."""
-    train = clip_streams.load_split(data, clips, "train").array
+    train = clip_streams.load_split(data, clips, "train", local_cache_dir=local_cache_dir).array
     to_image = backbones.LateImage(image)
     # Shards are shuffled by hash, so that any run of clips is a fair sample; a small dataset is gone through again.
     order = np.arange(_CALIBRATION_BATCHES * _CALIBRATION_BATCH_SIZE) % len(train)
@@ -147,7 +152,7 @@ def _names(clips: DatasetSpec, split: str) -> list[str]:
     return [layout.shard_name(FEATURES, split, index, num_shards) for index in range(num_shards)]
 
 
-def _write_shards(extractor, data, clips, unfinished, array, *, batch_size, show_progress) -> int:
+def _write_shards(extractor, data, clips, unfinished, array, *, batch_size, show_progress, local_cache_dir) -> int:
     """Write each feature shard that is not there yet; returns the number of clips embedded."""
     written = unfinished.written_shards()
     todo = [  # path of the clips, name of the features, number of clips
@@ -165,7 +170,8 @@ def _write_shards(extractor, data, clips, unfinished, array, *, batch_size, show
 
     def log_mels() -> Iterator[np.ndarray]:
         paths = [source for source, _, _ in todo]
-        for serialised, log_mel in clip_streams.stream_batches(paths, clips, batch_size=batch_size):
+        batches = clip_streams.stream_batches(paths, clips, batch_size=batch_size, local_cache_dir=local_cache_dir)
+        for serialised, log_mel in batches:
             pending.extend(serialised)
             yield log_mel
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from beam_preprocess.leak_audit import summary
 from launch import clip_table, report_pictures, run_directory
 from model import thesis
-from tfdata import layout, records, schema, storage
+from tfdata import layout, schema, shards, storage
 from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec
 
 _REJECTS_SHOWN = 200
@@ -92,8 +92,8 @@ def _open(directory: str, kind: str, fingerprint: str, maker: str, *, flag: str)
 def _log_mels(data: str, spec: DatasetSpec) -> str:
     """One training clip of each class, the first as stored."""
     found: dict[int, tuple[str, np.ndarray]] = {}
-    for path in layout.shard_paths(data, spec, "train"):
-        for record in records.unframe(storage.read_bytes(path), where=path):
+    for shard in shards.of_split(data, spec, "train"):
+        for record in shards.read(shard):
             clip, image = schema.decode_clip(record, spec)
             found.setdefault(clip.label, (spec.class_names[clip.label], image))
         if len(found) == len(spec.class_names):

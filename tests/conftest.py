@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from object_store import bucket, object_store, refusing_store  # noqa: F401  (fixtures)
 
 ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -38,8 +39,8 @@ def melcache():
 def melcache_json(melcache):
     """Runs a command with --json that must succeed; returns what it printed, parsed."""
 
-    def run(*arguments, **options):
-        done = melcache(*arguments, "--json", **options)
+    def run(name, *arguments, **options):
+        done = melcache(name, "--json", *arguments, **options)
         assert done.returncode == 0, done.stderr
         (line,) = done.stdout.splitlines()  # one line and nothing else
         return json.loads(line)

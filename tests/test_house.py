@@ -52,7 +52,7 @@ def test_modules_stay_readable(package):
 def test_every_command_explains_itself_with_an_example(melcache):
     from launch.__main__ import COMMANDS
 
-    assert set(COMMANDS) == {"demo", "prepare", "cache", "heads", "verify", "report"}
+    assert set(COMMANDS) == {"demo", "prepare", "cache", "heads", "verify", "report", "doctor"}
     for name in COMMANDS:
         done = melcache(name, "--help")
         assert (

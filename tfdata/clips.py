@@ -7,22 +7,24 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfdata import layout, records, schema, storage
+from tfdata import schema, shards, staging
 from tfdata.spec import ArraySpec, DatasetError, DatasetSpec
 
 
 def stream_batches(
-    paths: Sequence[str], spec: DatasetSpec, *, batch_size: int
+    paths: Sequence[str], spec: DatasetSpec, *, batch_size: int, local_cache_dir: str | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of (serialised examples, arrays) from shards, in the order they are stored, read ahead by tf.data.
 
     Args:
       paths: shards of a dataset of `spec`.
       batch_size: clips in a batch; the last one may be shorter.
+      local_cache_dir: where remote shards are copied first, see `staging.stage`; None leaves them to TensorFlow.
     Yields:
       bytes [n], and the array [n, *spec.array.shape] of spec.array.dtype.
     """
-    batches = tf.data.TFRecordDataset(list(paths)).batch(batch_size).map(_parser(spec.array))
+    files = staging.stage(paths, local_cache_dir)
+    batches = tf.data.TFRecordDataset(files).batch(batch_size).map(_parser(spec.array))
     yield from batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
 
@@ -47,9 +49,13 @@ class Split:
     clips: list[schema.Clip]
 
 
-def load_split(directory: str, spec: DatasetSpec, split: str, *, show_progress: bool = False) -> Split:
+def load_split(
+    directory: str, spec: DatasetSpec, split: str, *, show_progress: bool = False, local_cache_dir: str | None = None
+) -> Split:
     """Read one split whole, every checksum checked.
 
+    Args:
+      local_cache_dir: where remote shards are copied first, see `staging.stage`.
     Raises:
       DatasetError: a shard is missing, damaged, or holds another number of clips or another kind of them than the
         spec says; names the shard.
@@ -58,8 +64,8 @@ def load_split(directory: str, spec: DatasetSpec, split: str, *, show_progress: 
     array = np.empty((info.num_clips, *spec.array.shape), spec.array.dtype)
     clips: list[schema.Clip] = []
     with tqdm(total=info.num_clips, desc=f"read {split}", unit=" clips", disable=not show_progress) as bar:
-        for path, length in zip(layout.shard_paths(directory, spec, split), info.shard_lengths):
-            for record in _whole_shard(path, length):
+        for path, shard in _whole_shards(directory, spec, split, local_cache_dir):
+            for record in shard:
                 try:
                     clip, array[len(clips)] = schema.decode_clip(record, spec)
                 except (KeyError, ValueError, UnicodeDecodeError) as error:
@@ -68,26 +74,31 @@ def load_split(directory: str, spec: DatasetSpec, split: str, *, show_progress: 
                         "make the dataset again"
                     ) from error
                 clips.append(clip)
-            bar.update(length)
+            bar.update(len(shard))
     return Split(array=array, labels=np.array([clip.label for clip in clips], np.int32), clips=clips)
 
 
-def check_shards(directory: str, spec: DatasetSpec) -> None:
+def check_shards(directory: str, spec: DatasetSpec, *, local_cache_dir: str | None = None) -> None:
     """Read all shards of all splits and check their checksums and lengths.
 
+    Args:
+      local_cache_dir: where remote shards are copied first, see `staging.stage`.
     Raises:
       DatasetError: as `load_split`.
     """
-    for split, info in spec.splits.items():
-        for path, length in zip(layout.shard_paths(directory, spec, split), info.shard_lengths):
-            _whole_shard(path, length)
+    for split in spec.splits:
+        for _ in _whole_shards(directory, spec, split, local_cache_dir):
+            pass
 
 
-def _whole_shard(path: str, length: int) -> list[bytes]:
+def _whole_shards(
+    directory: str, spec: DatasetSpec, split: str, local_cache_dir: str | None
+) -> Iterator[tuple[str, list[bytes]]]:
+    """Each shard's path and checked records."""
+    known = shards.of_split(directory, spec, split)
     try:
-        found = list(records.unframe(storage.read_bytes(path), where=path))
+        copies = staging.stage([shard.path for shard in known], local_cache_dir)
     except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing: make the dataset again") from error
-    if len(found) != length:
-        raise DatasetError(f"{path} holds {len(found)} clips, {layout.SPEC} says {length}: make the dataset again")
-    return found
+        raise DatasetError(f"{error} is missing: make the dataset again") from error
+    for shard, copy in zip(known, copies):
+        yield shard.path, shards.read(shard, copy=copy)

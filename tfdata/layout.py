@@ -23,12 +23,9 @@ def shard_name(kind: str, split: str, index: int, num_shards: int) -> str:
     return f"{kind}-{split}.tfrecord-{index:05d}-of-{num_shards:05d}"
 
 
-def split_paths(directory: str, kind: str, split: str, num_shards: int) -> list[str]:
-    return [storage.join(directory, shard_name(kind, split, index, num_shards)) for index in range(num_shards)]
-
-
 def shard_paths(directory: str, spec: DatasetSpec, split: str) -> list[str]:
-    return split_paths(directory, spec.kind, split, len(spec.splits[split].shard_lengths))
+    num_shards = len(spec.splits[split].shard_lengths)
+    return [storage.join(directory, shard_name(spec.kind, split, index, num_shards)) for index in range(num_shards)]
 
 
 def is_complete(directory: str) -> bool:

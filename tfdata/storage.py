@@ -1,11 +1,13 @@
 """Files on local disks and in object stores, by the same few calls (fsspec; gcsfs behind gs://).
 
 Nothing here leaves a half-written file under its final name: local files are renamed into place, and an
-object store makes an object visible only when its upload is complete.
+object store makes an object visible only when its upload is complete. What an object store refuses is raised as an
+OSError that names the path and says what to do.
 """
 
 import contextlib
 import dataclasses
+import io
 import os
 import posixpath
 import tempfile
@@ -15,6 +17,12 @@ from typing import BinaryIO
 
 from fsspec.core import url_to_fs
 
+from tfdata import store_errors
+
+_BLOCK_BYTES = 2**20
+_NO_SUCH_RANGE = "416"  # HTTP's status
+# What file systems call the thing that changes with a file's content, the surest first.
+_VERSION_KEYS = ("generation", "etag", "ETag", "md5Hash", "mtime", "updated", "LastModified", "created")
 _TEMPORARY = ".melcache-tmp"
 
 
@@ -30,16 +38,22 @@ def parent(path: str) -> str:
     return posixpath.dirname(str(path).rstrip("/"))
 
 
+@store_errors.told
 def exists(path: str) -> bool:
     fs, name = url_to_fs(path)
     return fs.exists(name)
 
 
+@store_errors.told
 def is_directory(path: str) -> bool:
     fs, name = url_to_fs(path)
-    return fs.isdir(name)
+    try:
+        return fs.info(name)["type"] == "directory"  # fs.isdir would answer "no" for a bucket that denies access
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
+@store_errors.told
 def size(path: str) -> int:
     fs, name = url_to_fs(path)
     return fs.size(name)
@@ -47,7 +61,8 @@ def size(path: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class FileVersion:
-    """A file's size, and what changes when its content does: a modification time, or an object's generation."""
+    """A file's size, and what changes with its content: a time or an object's generation; "" where a store tells "
+    "none."""
 
     num_bytes: int
     version: str
@@ -55,29 +70,35 @@ class FileVersion:
 
 def file_versions(paths: Iterable[str]) -> dict[str, FileVersion]:
     """The versions of those files that are there; of objects by listing their folders, not one request for each."""
-    found, remote = {}, {}
+    found, listings = {}, {}
     for path in paths:
-        if is_remote(path):
-            remote.setdefault(parent(path), []).append(path)
+        if not is_remote(path):
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                found[path] = FileVersion(status.st_size, f"mtime {status.st_mtime_ns}")
             continue
-        with contextlib.suppress(OSError):
-            status = os.stat(path)
-            found[path] = FileVersion(status.st_size, f"{status.st_size} bytes, {status.st_mtime_ns}")
-    for folder, members in remote.items():
-        fs, name = url_to_fs(folder)
-        try:
-            entries = {entry["name"]: entry for entry in fs.ls(name, detail=True)}
-        except FileNotFoundError:
-            continue
-        for path in members:
-            entry = entries.get(fs._strip_protocol(path))
-            if entry and entry["type"] == "file":
-                keys = ("generation", "md5Hash", "ETag", "etag", "mtime", "updated")
-                mark = next((entry[key] for key in keys if entry.get(key)), "")
-                found[path] = FileVersion(entry["size"], f"{entry['size']} bytes, {mark}")
+        folder, name = path.rsplit("/", 1)
+        if folder not in listings:
+            listings[folder] = _listing(folder)
+        if entry := listings[folder].get(name):
+            mark = next((f"{key} {entry[key]}" for key in _VERSION_KEYS if entry.get(key)), "")
+            found[path] = FileVersion(entry["size"], mark)
     return found
 
 
+@store_errors.told
+def _listing(folder: str) -> dict[str, dict]:
+    """What the store says of each file in a folder, by base name; {} where there is no such folder."""
+    fs, name = url_to_fs(folder)
+    fs.invalidate_cache()
+    try:
+        entries = fs.ls(name, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {posixpath.basename(entry["name"]): entry for entry in entries if entry["type"] == "file"}
+
+
+@store_errors.told
 def list_names(directory: str) -> list[str]:
     """Base names of what stands directly in `directory`, sorted; [] if there is no such directory."""
     fs, name = url_to_fs(directory)
@@ -94,10 +115,10 @@ def walk_files(directory: str) -> Iterator[str]:
 
     A folder that can't be listed is yielded itself, with a slash at its end, so that it does not vanish.
     """
-    fs, root = url_to_fs(directory)
     if is_remote(directory):
-        yield from sorted(posixpath.relpath(found, root) for found in fs.find(root))
+        yield from _remote_files(directory)
         return
+    fs, root = url_to_fs(directory)
     found, seen = [], set()
 
     def unreadable(error: OSError) -> None:
@@ -114,11 +135,18 @@ def walk_files(directory: str) -> Iterator[str]:
     yield from sorted(found)
 
 
+@store_errors.told
+def _remote_files(directory: str) -> list[str]:
+    fs, root = url_to_fs(directory)
+    return sorted(posixpath.relpath(found, root) for found in fs.find(root))
+
+
 def absolute(path: str) -> str:
     """The path as it can be found from another working directory."""
     return path if is_remote(path) else os.path.abspath(path)
 
 
+@store_errors.told
 def glob(pattern: str) -> list[str]:
     """Files that match `pattern` (`**` for any depth), sorted, with the protocol the pattern has."""
     fs, name = url_to_fs(pattern)
@@ -126,16 +154,32 @@ def glob(pattern: str) -> list[str]:
     return sorted(fs.unstrip_protocol(match) if is_remote(pattern) else match for match in matches)
 
 
+@store_errors.told
 def open_read(path: str) -> BinaryIO:
+    """The file, open for reading; of a remote one, the first block comes with one request, and the rest by blocks."""
     fs, name = url_to_fs(path)
-    return fs.open(name, "rb")
+    if not is_remote(path):
+        return fs.open(name, "rb")
+    # gcsfs's own buffering asks for a few bytes at a time of what a decoder reads: over a hundred requests for a second
+    # of sound, and two more before the first to learn its size.
+    try:
+        start = fs.cat_file(name, start=0, end=_BLOCK_BYTES)
+    except Exception as error:
+        if str(getattr(error, "code", "")) != _NO_SUCH_RANGE:
+            raise
+        start = b""  # an empty file has no range at all
+    if len(start) < _BLOCK_BYTES:
+        return io.BytesIO(start)
+    return fs.open(name, "rb", cache_type="readahead", block_size=_BLOCK_BYTES)
 
 
+@store_errors.told
 def read_bytes(path: str) -> bytes:
     fs, name = url_to_fs(path)
     return fs.cat_file(name)
 
 
+@store_errors.told
 def read_range(path: str, start: int, end: int) -> bytes:
     return read_ranges([path], [start], [end])[0]
 
@@ -143,8 +187,7 @@ def read_range(path: str, start: int, end: int) -> bytes:
 def read_ranges(paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
     """Bytes start to end of each path, in the order asked for; of objects many at once."""
     if paths and is_remote(paths[0]):
-        fs, _ = url_to_fs(paths[0])
-        return fs.cat_ranges([fs._strip_protocol(path) for path in paths], list(starts), list(ends), on_error="raise")
+        return _remote_ranges(paths[0], paths, starts, ends)
     found: list[bytes] = [b""] * len(paths)
     in_file_order = sorted(range(len(paths)), key=lambda place: (paths[place], starts[place]))
     with contextlib.ExitStack() as stack:
@@ -156,6 +199,12 @@ def read_ranges(paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]
             file.seek(starts[place])
             found[place] = file.read(ends[place] - starts[place])
     return found
+
+
+@store_errors.told
+def _remote_ranges(first: str, paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
+    fs, _ = url_to_fs(first)
+    return fs.cat_ranges([fs._strip_protocol(path) for path in paths], list(starts), list(ends), on_error="raise")
 
 
 def read_text(path: str) -> str:
@@ -174,8 +223,7 @@ def open_write(path: str) -> Iterator[BinaryIO]:
         with tempfile.NamedTemporaryFile() as local:
             yield local
             local.flush()
-            fs, name = url_to_fs(path)
-            fs.put_file(local.name, name)
+            _upload(path, local.name)
         return
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex}{_TEMPORARY}"
@@ -191,6 +239,13 @@ def open_write(path: str) -> Iterator[BinaryIO]:
         raise
 
 
+@store_errors.told
+def _upload(path: str, local: str) -> None:
+    fs, name = url_to_fs(path)
+    fs.put_file(local, name)
+
+
+@store_errors.told
 def write_bytes(path: str, data: bytes) -> None:
     """Write a whole file at once: it stands there complete, or not at all."""
     if is_remote(path):
@@ -205,6 +260,7 @@ def write_text(path: str, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+@store_errors.told
 def move(source: str, target: str) -> None:
     """Move a file within one place."""
     if not is_remote(source):
@@ -215,6 +271,7 @@ def move(source: str, target: str) -> None:
     fs.rm_file(name)
 
 
+@store_errors.told
 def remove(path: str) -> None:
     """Remove a file; nothing happens where there is none."""
     fs, name = url_to_fs(path)
@@ -231,6 +288,7 @@ def remove_temporaries(directory: str) -> None:
                     os.remove(os.path.join(folder, name))
 
 
+@store_errors.told
 def remove_tree(directory: str) -> None:
     fs, name = url_to_fs(directory)
     fs.invalidate_cache()

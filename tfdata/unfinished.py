@@ -70,6 +70,7 @@ class Unfinished:
           DatasetError: complete already, not empty, not writable, or another job is at work in it.
         """
         self.check_free(**allowed)
+        was_there = storage.is_directory(self.output)
         with contextlib.ExitStack() as stack:
             try:
                 storage.make_directory(self.path(""))
@@ -84,7 +85,7 @@ class Unfinished:
                 yield
             finally:
                 if storage.list_names(self.path("")) == [_LOCK]:  # refused before anything was begun
-                    self.remove()
+                    storage.remove_tree(self.path("") if was_there else self.output)
 
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Begin the job, or take up the one begun here before; to be called while `held`.
