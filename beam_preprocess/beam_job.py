@@ -16,10 +16,15 @@ from tfdata.spec import DatasetError
 
 # DirectRunner would fetch a binary (Prism) where it has a network; this one is plain Python and runs in this process.
 _LOCAL_RUNNER = "FnApiRunner"
+# Threads start at once but share one interpreter: two of them do 1.5 times the work of one. Processes take some seconds
+# to start and share nothing. benchmarks/prepare.py measures both; from so many recordings on it is processes.
+_RECORDINGS_FOR_PROCESSES = 20_000
 
 
-def pipeline_with(beam_args: Sequence[str]) -> beam.Pipeline:
-    """An empty graph with Beam's options; without --runner it will run here, on a thread for each core.
+def pipeline_with(beam_args: Sequence[str], *, num_recordings: int) -> beam.Pipeline:
+    """An empty graph with Beam's options; without --runner it will run here, with a worker for each core.
+
+    The workers are threads, or processes where there are many recordings.
 
     Raises:
       DatasetError: Beam has no such option, or does not take its value.
@@ -41,7 +46,8 @@ def pipeline_with(beam_args: Sequence[str]) -> beam.Pipeline:
         standard.runner = _LOCAL_RUNNER
         direct = options.view_as(DirectOptions)
         if not any(arg.startswith("--direct_") for arg in beam_args):
-            direct.direct_running_mode = "multi_threading"
+            many = num_recordings >= _RECORDINGS_FOR_PROCESSES
+            direct.direct_running_mode = "multi_processing" if many else "multi_threading"
             direct.direct_num_workers = 0  # as many as there are cores
     # The DoFns live in importable modules; nothing of __main__ has to travel.
     options.view_as(SetupOptions).save_main_session = False

@@ -2,6 +2,7 @@
 
 import librosa.filters
 import numpy as np
+import scipy.fft
 import scipy.sparse
 
 from beam_preprocess.settings import LogMelSettings
@@ -35,9 +36,8 @@ class LogMel:
             :: settings.hop_length
         ]
         self._frames = np.empty((num_frames, settings.n_fft))
-        self._spectrum = np.empty((num_frames, settings.n_fft // 2 + 1), np.complex128)
-        self._power = np.empty(self._spectrum.shape)
-        self._square = np.empty(self._spectrum.shape)
+        self._power = np.empty((num_frames, settings.n_fft // 2 + 1))
+        self._square = np.empty_like(self._power)
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """float32 [n] at `sample_rate_hz` to float32 [n_mels, frames], natural logarithm.
@@ -55,9 +55,9 @@ class LogMel:
         self._padded[start : start + len(samples)] = samples
         self._padded[start + len(samples) :] = 0.0
         np.multiply(self._overlapping, self._window, out=self._frames)
-        np.fft.rfft(self._frames, axis=1, out=self._spectrum)
-        np.square(self._spectrum.real, out=self._power)
-        np.square(self._spectrum.imag, out=self._square)
+        spectrum = scipy.fft.rfft(self._frames, axis=1)  # NumPy's would keep other threads waiting
+        np.square(spectrum.real, out=self._power)
+        np.square(spectrum.imag, out=self._square)
         self._power += self._square
         if settings.power != 2.0:
             self._power **= settings.power / 2

@@ -47,7 +47,7 @@ def prepare(
       decode_timeout_s: a recording that gives no clip for so long is rejected.
       retry_rejects: keep the clips that `output` has, decode what was rejected and what is new, and divide them anew.
       leak_audit: look for near-copies across splits, and store what was found in the spec (leak_audit.py).
-      beam_args: Beam's own options; without --runner the job runs here, on threads.
+      beam_args: Beam's own options; without --runner the job runs here, a worker for each core.
       provenance: stored in the spec for people to read.
     Returns:
       the spec of the complete dataset.
@@ -66,7 +66,7 @@ def prepare(
     check_enough_recordings(recordings, settings.split)
     if input_path and not manifest and _is_within(output, input_path):
         raise DatasetError(f"--output={output} lies in --input={input_path}, where it would be taken for a class")
-    job = beam_job.pipeline_with(beam_args)
+    job = beam_job.pipeline_with(beam_args, num_recordings=len(recordings))
     workspace = Workspace(output)
     with workspace.held(done_marker=layout.COMPLETED, may_hold=[layout.REJECTS], or_complete=retry_rejects):
         parts = _begin(workspace, settings, recordings, retry_rejects=retry_rejects)

@@ -188,7 +188,7 @@ class Workspace(Unfinished):
 
 
 def _line(recording: Recording) -> str:
-    return json.dumps(dataclasses.asdict(recording), sort_keys=True) + "\n"
+    return json.dumps(vars(recording), sort_keys=True) + "\n"
 
 
 def _parts(recordings: Sequence[Recording]) -> Iterator[PartRef]:
