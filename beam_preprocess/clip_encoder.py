@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 
 from beam_preprocess import audio
-from beam_preprocess.log_mel import LogMel
+from beam_preprocess.log_mel import Filters, LogMel
 from beam_preprocess.recordings import Recording
 from beam_preprocess.settings import PrepareSettings
 from tfdata import schema
@@ -36,12 +36,12 @@ class Encoded:
 class ClipEncoder:
     """Turns recordings into encoded clips. One for each thread: it works in its own buffers."""
 
-    def __init__(self, settings: PrepareSettings, class_names: tuple[str, ...]):
+    def __init__(self, settings: PrepareSettings, class_names: tuple[str, ...], filters: Filters | None = None):
         self._settings = settings
         self._array = array_spec(settings)
         self._class_names = class_names
         self._labels = {name: index for index, name in enumerate(class_names)}
-        self._log_mel = LogMel(settings.log_mel)
+        self._log_mel = LogMel(settings.log_mel, filters)
 
     def __call__(self, recording: Recording) -> Iterator[Encoded | None]:
         """The clips of a recording in order; None for each window left out as silence.

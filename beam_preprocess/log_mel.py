@@ -1,11 +1,40 @@
 """Log-mel images as librosa makes them, with window, filters and buffers made once instead of for each clip."""
 
-import librosa.filters
+import dataclasses
+
 import numpy as np
 import scipy.fft
 import scipy.sparse
 
 from beam_preprocess.settings import LogMelSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+    """librosa's window float64 [n_fft] and mel filters, sparse [n_mels, n_fft // 2 + 1], for some settings.
+
+    Made where a job is started and sent to its workers, which then start a second sooner: they need not import librosa.
+    """
+
+    window: np.ndarray
+    mel: scipy.sparse.csr_matrix
+
+    @classmethod
+    def of(cls, settings: LogMelSettings) -> "Filters":
+        import librosa.filters
+
+        mel = librosa.filters.mel(
+            sr=settings.sample_rate_hz,
+            n_fft=settings.n_fft,
+            n_mels=settings.n_mels,
+            fmin=settings.fmin_hz,
+            fmax=settings.fmax_hz,
+        )
+        # A mel filter covers few of the bins: as a sparse matrix, applying them costs a fifth.
+        return cls(
+            librosa.filters.get_window("hann", settings.n_fft, fftbins=True),
+            scipy.sparse.csr_matrix(mel, dtype=np.float64),
+        )
 
 
 class LogMel:
@@ -16,19 +45,9 @@ class LogMel:
     periodic Hann window, centred frames, zeros beyond the edges, Slaney mel scale and normalisation.
     """
 
-    def __init__(self, settings: LogMelSettings):
+    def __init__(self, settings: LogMelSettings, filters: Filters | None = None):
         self.settings = settings
-        self._window = librosa.filters.get_window("hann", settings.n_fft, fftbins=True)
-        # A mel filter covers few of the bins: as a sparse matrix, applying them costs a fifth.
-        self._filters = scipy.sparse.csr_matrix(
-            librosa.filters.mel(
-                sr=settings.sample_rate_hz,
-                n_fft=settings.n_fft,
-                n_mels=settings.n_mels,
-                fmin=settings.fmin_hz,
-                fmax=settings.fmax_hz,
-            ).astype(np.float64)
-        )
+        self._filters = filters or Filters.of(settings)
         num_frames = settings.shape[1]
         # In float64, as librosa's: a float32 transform's rounding shows beside loud partials, where 1e-9 is left.
         self._padded = np.zeros(settings.num_samples + 2 * (settings.n_fft // 2))
@@ -54,12 +73,12 @@ class LogMel:
         start = settings.n_fft // 2
         self._padded[start : start + len(samples)] = samples
         self._padded[start + len(samples) :] = 0.0
-        np.multiply(self._overlapping, self._window, out=self._frames)
+        np.multiply(self._overlapping, self._filters.window, out=self._frames)
         spectrum = scipy.fft.rfft(self._frames, axis=1)  # NumPy's would keep other threads waiting
         np.square(spectrum.real, out=self._power)
         np.square(spectrum.imag, out=self._square)
         self._power += self._square
         if settings.power != 2.0:
             self._power **= settings.power / 2
-        mel = self._filters @ self._power.T
+        mel = self._filters.mel @ self._power.T
         return np.log(np.maximum(mel, settings.log_floor)).astype(np.float32)

@@ -13,6 +13,7 @@ from apache_beam.metrics import Metrics
 
 from beam_preprocess import audio, time_limit
 from beam_preprocess.clip_encoder import ClipEncoder
+from beam_preprocess.log_mel import Filters
 from beam_preprocess.plan import Plan
 from beam_preprocess.recordings import Recording
 from beam_preprocess.settings import PrepareSettings
@@ -54,6 +55,7 @@ class DecodePart(beam.DoFn):
         self._workspace = workspace
         self._settings = settings
         self._class_names = class_names
+        self._filters = Filters.of(settings.log_mel)
         self._timeout_s = timeout_s
         self._clips = Metrics.counter("prepare", "clips")
         self._rejects = Metrics.counter("prepare", "rejects")
@@ -67,7 +69,9 @@ class DecodePart(beam.DoFn):
     def _decode(self, recordings, writer) -> None:
         num_clips = num_silent = 0
         results = time_limit.each(
-            recordings, lambda: ClipEncoder(self._settings, self._class_names), timeout_s=self._timeout_s
+            recordings,
+            lambda: ClipEncoder(self._settings, self._class_names, self._filters),
+            timeout_s=self._timeout_s,
         )
         for recording, result in results:
             if result is None:

@@ -88,11 +88,12 @@ class Workspace(Unfinished):
           DatasetError: as `Unfinished.begin`.
         """
         self.begin(dataclasses.asdict(settings))
+        lines = [json.dumps(vars(recording), sort_keys=True) + "\n" for recording in recordings]
         if storage.exists(self.path(_INPUTS)):
             self._check_same_inputs(recordings)
         else:
-            storage.write_text(self.path(_INPUTS), "".join(map(_line, recordings)))
-        return list(_parts(recordings))
+            storage.write_text(self.path(_INPUTS), "".join(lines))
+        return list(_parts(recordings, lines))
 
     def park(self) -> None:
         """Mark a job that ended before any shard was written, since too many inputs were rejected.
@@ -187,17 +188,13 @@ class Workspace(Unfinished):
         )
 
 
-def _line(recording: Recording) -> str:
-    return json.dumps(vars(recording), sort_keys=True) + "\n"
-
-
-def _parts(recordings: Sequence[Recording]) -> Iterator[PartRef]:
+def _parts(recordings: Sequence[Recording], lines: Sequence[str]) -> Iterator[PartRef]:
     index = start = end = count = num_bytes = 0
-    for recording in recordings:
+    for recording, line in zip(recordings, lines):
         if count == MAX_RECORDINGS_PER_PART or (count and num_bytes + recording.num_bytes > MAX_BYTES_PER_PART):
             yield PartRef(index, start, end, count)
             index, start, count, num_bytes = index + 1, end, 0, 0
-        end += len(_line(recording))  # ASCII: one byte for each character
+        end += len(line)  # ASCII: one byte for each character
         count += 1
         num_bytes += recording.num_bytes
     if count:

@@ -2,8 +2,8 @@
 
   .venv/bin/python benchmarks/prepare.py --notes=FOLDER
 
-FOLDER holds short recordings, a folder for each class. Everything runs on one core at a time but for the rows that say
-two workers; BLAS is held to one thread in all rows, which is to the loop's advantage. Rounds are interleaved, and the
+FOLDER holds short recordings, a folder for each class. Everything runs on one core at a time but for what says
+two; there BLAS is held to one thread, which is to the loop's advantage. Rounds are interleaved, and the
 median of their rates is told with the lowest and highest.
 """
 
@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
 
 import librosa
 import numpy as np
@@ -91,16 +91,17 @@ def write_wavs(paths, folder):
     return wavs
 
 
-def measure(rows, num_clips, rounds):
+def measure(rows, num_clips, rounds, *, warm_up=True):
     """Median, lowest and highest rate of each row, in clips a second."""
     rates = {name: [] for name in rows}
-    for run in rows.values():
-        run()  # not counted: files come from the disk, libraries are imported
+    if warm_up:  # not counted: files come from the disk, libraries are imported
+        for run in rows.values():
+            run()
     for _ in range(rounds):
         for name, run in rows.items():
             started = time.perf_counter()
             run()
-            rates[name].append(num_clips[name] / (time.perf_counter() - started))
+            rates[name].append(num_clips / (time.perf_counter() - started))
     return {name: (statistics.median(found), min(found), max(found)) for name, found in rates.items()}
 
 
@@ -119,19 +120,32 @@ def one_core(title, paths, rounds):
         "librosa loop, librosa's defaults": lambda: librosa_defaults(paths),
         "melcache, plain loop": lambda: plain_loop(paths),
     }
-    table(title, measure(rows, dict.fromkeys(rows, len(paths)), rounds), ["librosa loop", "decode only"])
+    table(title, measure(rows, len(paths), rounds), ["librosa loop", "decode only"])
+
+
+def two_processes(paths, rounds):
+    """Both loops as one runs them on two cores: a process for each, and BLAS with as many threads as it likes."""
+    os.environ["OPENBLAS_NUM_THREADS"] = str(os.cpu_count())
+    halves = [paths[::2], paths[1::2]]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        rows = {
+            "librosa loop": lambda: pool.map(librosa_loop, halves, chunksize=1),
+            "melcache, plain loop": lambda: pool.map(plain_loop, halves, chunksize=1),
+        }
+        rates = measure(rows, len(paths), rounds)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    table("the same in two processes, BLAS threads as they come", rates, ["librosa loop"])
 
 
 def workers(paths, copies, rounds, folder):
-    rows, num_clips = {"melcache, plain loop": lambda: plain_loop(paths * copies)}, {}
+    rows = {"melcache, plain loop": lambda: plain_loop(paths * copies)}
     for kind, args in (("threads", THREADS), ("processes", PROCESSES)):
         for number in (1, 2):
             rows[f"Beam, {number} worker{'s' * (number > 1)} ({kind})"] = lambda args=args, number=number: beam_job(
                 paths, copies, folder, [*args, f"--direct_num_workers={number}"]
             )
-    num_clips = dict.fromkeys(rows, copies * len(paths))
     compare = ["melcache, plain loop", "Beam, 1 worker (threads)", "Beam, 1 worker (processes)"]
-    rates = measure(rows, num_clips, rounds)
+    rates = measure(rows, copies * len(paths), rounds, warm_up=False)
     table(f"Beam jobs over {copies * len(paths):,} recordings, start-up and all", rates, compare)
 
 
@@ -171,14 +185,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--notes", required=True, help="recordings, a folder for each class")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--copies", type=int, default=20, help="how often a Beam job goes through the recordings")
+    parser.add_argument("--job_rounds", type=int, default=3, help="rounds of the Beam jobs")
+    parser.add_argument("--copies", type=int, default=40, help="how often a Beam job goes through the recordings")
     arguments = parser.parse_args()
     paths = sorted(str(path) for path in pathlib.Path(arguments.notes).rglob("*") if path.is_file())
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         one_core(f"{len(paths):,} recordings as they are, one core", paths, arguments.rounds)
+        two_processes(paths, arguments.rounds)
         one_core("the same as 44.1 kHz wav, one core", write_wavs(paths, name), arguments.rounds)
-        workers(paths, arguments.copies, max(1, arguments.rounds // 2), folder)
+        workers(paths, arguments.copies, arguments.job_rounds, folder)
         long_recording(folder)
 
 
