@@ -66,16 +66,58 @@ def test_a_job_started_again_goes_on_to_the_same_bytes(bucket, orchestra, clips_
     assert again.returncode == 1 and f"{bucket.url}/clips is already complete" in again.stderr
 
 
+def test_an_object_changed_during_an_interruption_is_named(bucket, orchestra, melcache):
+    bucket.upload(orchestra, "notes")
+    command = ["prepare", f"--manifest={bucket.url}/notes/notes.csv", "--group=group", f"--output={bucket.url}/clips"]
+    assert melcache(*command, env=bucket.env).returncode == 1
+    bucket.remove("clips/unfinished/parked")  # as if it had been cut off
+    bucket.write("notes/flute/no_audio.wav", b"other words")
+    refused = melcache(*command, "--max_reject_fraction=0.3", env=bucket.env)
+    assert refused.returncode == 1 and "since it was begun flute/no_audio.wav was changed" in refused.stderr
+
+
+def test_rejects_of_a_finished_dataset_in_a_bucket_are_tried_again(bucket, orchestra, melcache_json, tmp_path):
+    bucket.upload(orchestra, "notes")
+    command = ["prepare", f"--manifest={bucket.url}/notes/notes.csv", "--group=group", "--max_reject_fraction=0.3"]
+    told = melcache_json(*command, f"--output={bucket.url}/clips", env=bucket.env)
+    assert told["num_rejects"] == 3
+    mended = next(orchestra.glob("flute/flute_*.flac")).read_bytes()
+    bucket.write("notes/flute/no_audio.wav", mended)  # the same audio once more
+    told = melcache_json(*command, f"--output={bucket.url}/clips", "--retry_rejects", env=bucket.env)
+    assert (told["num_recordings"], told["num_rejects"]) == (13, 2)
+    melcache_json(*command, f"--output={tmp_path}/anew", env=bucket.env)
+    made, anew = bucket.files("clips"), local_files(tmp_path / "anew")
+    assert shards(made) == shards(anew) and made["COMPLETED"] == anew["COMPLETED"]
+    assert melcache_json("verify", f"{bucket.url}/clips", env=bucket.env)["ok"]
+
+
+def test_a_second_job_is_refused_while_the_first_renews_its_lease(bucket, orchestra, melcache):
+    command = ["prepare", f"--manifest={orchestra}/notes.csv", f"--output={bucket.url}/d", "--max_reject_fraction=0.3"]
+    lease = {"host": "elsewhere", "pid": 7, "token": "another", "time": time.time()}
+    bucket.write("d/unfinished/lock", json.dumps(lease).encode())
+    refused = melcache(*command, env=bucket.env)
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+    assert f"another job is writing to {bucket.url}/d (process 7 on elsewhere)" in refused.stderr
+    assert re.search(r"if it was killed, the same command goes on in \d+ s", refused.stderr)
+    bucket.write("d/unfinished/lock", json.dumps({**lease, "time": time.time() - 100}).encode())
+    assert melcache(*command, env=bucket.env).returncode == 0
+    assert "d/unfinished/lock" not in bucket.files() and "COMPLETED" in bucket.files("d")
+
+
 def test_cache_heads_and_report_in_a_bucket(bucket, clips_dir, features_dir, melcache_json, tmp_path):
     clips = bucket.upload(clips_dir, "clips")
     features, run, copies = f"{bucket.url}/features", f"{bucket.url}/run", tmp_path / "copies"
-    # Half of the features are there already, as an interrupted run leaves them: the other half is made, and to match.
+    # A shard of each split is there already, as an interrupted run leaves it: the others are made, and to match.
     spec = layout.read_spec(str(features_dir))
     identity = {"data": spec.parent["fingerprint"], "precision": "float16", **spec.settings}
     bucket.write("features/unfinished/job.json", json.dumps(identity).encode())
     bucket.write("features/unfinished/batch_norm.npz", (features_dir / "batch_norm.npz").read_bytes())
-    for shard in sorted(features_dir.glob("features-*"))[::2]:
-        bucket.write(f"features/{shard.name}", shard.read_bytes())
+    for split, info in spec.splits.items():
+        path, digest = layout.shard_paths(str(features_dir), spec, split)[0], info.shard_digests[0]
+        content = pathlib.Path(path).read_bytes()
+        note = {"digest": digest, "num_bytes": len(content), "num_clips": info.shard_lengths[0]}
+        bucket.write(f"features/{pathlib.Path(path).name}", content)
+        bucket.write(f"features/unfinished/shards/{pathlib.Path(path).name}", json.dumps(note).encode())
     command = ["cache", f"--data={clips}", f"--output={features}", "--weights=random", "--batch_size=8"]
     melcache_json(*command, f"--local_cache_dir={copies}", env=bucket.env)
     made, local = bucket.files("features"), local_files(features_dir)
