@@ -17,6 +17,7 @@ import soxr
 from tfdata import storage
 
 _MAX_SAMPLE_RATE_HZ = 1_000_000
+_MAX_HASHED_BYTES = 1 << 30  # a rejected file may be anything, an archive of a terabyte too
 _MAX_BLOCK_VALUES = 1 << 22  # samples times channels read at once: 16 MiB, whatever a header claims
 
 
@@ -78,6 +79,12 @@ def _windows(sound: soundfile.SoundFile, clip_s: float, hop_s: float, max_window
     while max_windows is None or index < max_windows:
         start_s = round(index * hop_s, 6)
         start = round(start_s * rate_hz)
+        gap = start - (held_from + len(held))
+        while gap > 0:  # a hop longer than a clip: what lies between is read and dropped
+            dropped = len(_read_mono(sound, min(gap, length)))
+            if not dropped:
+                return
+            held, held_from, gap = held[:0], start - gap + dropped, gap - dropped
         missing = start + length - (held_from + len(held))
         read = _read_mono(sound, missing) if missing > 0 else held[:0]
         held = np.concatenate([held, read]) if len(held) else read
@@ -185,14 +192,17 @@ def resample(samples: np.ndarray, *, from_hz: int, to_hz: int) -> np.ndarray:
 
 
 def file_hash(path: str) -> str | None:
-    """sha256 of a whole file, read in pieces; None where it can't be read."""
+    """sha256 of a whole file, read in pieces; None where it can't be read, or holds over a GiB."""
     if not storage.is_remote(path) and not os.path.isfile(path):
         return None
-    result = hashlib.sha256()
+    result, num_bytes = hashlib.sha256(), 0
     try:
         with storage.open_read(path) as file:
             while piece := file.read(1 << 20):
                 result.update(piece)
+                num_bytes += len(piece)
+                if num_bytes > _MAX_HASHED_BYTES:
+                    return None
     except OSError:
         return None
     return result.hexdigest()

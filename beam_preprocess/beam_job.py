@@ -10,6 +10,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
 from tqdm import tqdm
 
+from beam_preprocess.recordings import Recording
 from beam_preprocess.workspace import PartRef, Workspace
 from tfdata import storage
 from tfdata.spec import DatasetError
@@ -18,10 +19,12 @@ from tfdata.spec import DatasetError
 _LOCAL_RUNNER = "FnApiRunner"
 # Threads start at once but share one interpreter: two of them do 1.5 times the work of one. Processes take some seconds
 # to start and share nothing. benchmarks/prepare.py measures both; from so many recordings on it is processes.
-_RECORDINGS_FOR_PROCESSES = 20_000
+_RECORDINGS_FOR_PROCESSES, _BYTES_FOR_PROCESSES = 20_000, 4 << 30
 
 
-def pipeline_with(beam_args: Sequence[str], *, num_recordings: int) -> beam.Pipeline:
+def pipeline_with(
+    beam_args: Sequence[str], *, recordings: Sequence[Recording], several_clips_each: bool
+) -> beam.Pipeline:
     """An empty graph with Beam's options; without --runner it will run here, with a worker for each core.
 
     The workers are threads, or processes where there are many recordings.
@@ -46,7 +49,8 @@ def pipeline_with(beam_args: Sequence[str], *, num_recordings: int) -> beam.Pipe
         standard.runner = _LOCAL_RUNNER
         direct = options.view_as(DirectOptions)
         if not any(arg.startswith("--direct_") for arg in beam_args):
-            many = num_recordings >= _RECORDINGS_FOR_PROCESSES
+            long = several_clips_each and sum(each.num_bytes for each in recordings) >= _BYTES_FOR_PROCESSES
+            many = long or len(recordings) >= _RECORDINGS_FOR_PROCESSES
             direct.direct_running_mode = "multi_processing" if many else "multi_threading"
             direct.direct_num_workers = 0  # as many as there are cores
     # The DoFns live in importable modules; nothing of __main__ has to travel.
@@ -116,4 +120,5 @@ class _Progress:
 
     def _watch(self):
         while not self._stop.wait(5.0 if storage.is_remote(self._workspace.output) else 0.3):
-            self._bar.update(self._done() - self._bar.n)
+            with contextlib.suppress(OSError):  # a store that does not answer now may the next time
+                self._bar.update(self._done() - self._bar.n)

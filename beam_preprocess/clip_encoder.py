@@ -64,13 +64,14 @@ class ClipEncoder:
             if wanted.silence_dbfs is not None and level_dbfs <= wanted.silence_dbfs:
                 yield None
             elif several and level_dbfs == -math.inf:
+                if held_back:
+                    yield None
                 held_back = held_back or encoded
-                yield None
             else:
                 num_clips += 1
                 yield encoded
-        if not num_clips and held_back:
-            yield held_back
+        if held_back:
+            yield None if num_clips else held_back
         elif not num_clips:
             raise audio.Reject(
                 "silence",

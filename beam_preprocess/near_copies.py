@@ -51,7 +51,7 @@ THRESHOLD_DB = 3.5
 _RANGE_DB = 40.0  # 60 dB finds half of the low-rate mp3s and 8-bit copies that 40 dB finds, at equal false alarms
 _DIMENSIONS = 128
 _SEGMENTS = 4
-_HELDOUT_BLOCK, _TRAIN_BLOCK, _PAIR_BLOCK = 512, 8192, 4096
+_HELDOUT_BLOCK, _TRAIN_BLOCK, _PAIR_BLOCK = 512, 8192, 4096  # clips of up to 128 x 12 values; fewer of larger ones
 _MAX_CANDIDATES = 32  # for each clip, shift and block; only sets full of copies have more
 
 
@@ -126,13 +126,15 @@ def near_copies(
     levels = functools.partial(_levels_db, db_per_unit=20 / power / np.log(10))
     project = _projection(_windows(levels(train.images[_spread(len(train), 2048)]))[0])
     keys = []
-    for start in range(0, len(train), _TRAIN_BLOCK):
-        values, norms, sounding = project(_windows(levels(train.images[start : start + _TRAIN_BLOCK]))[0])
+    size = train.images[0].size
+    heldout_block, train_block = _fewer(_HELDOUT_BLOCK, size), _fewer(_TRAIN_BLOCK, size)
+    for start in range(0, len(train), train_block):
+        values, norms, sounding = project(_windows(levels(train.images[start : start + train_block]))[0])
         keys.append(np.column_stack([values, norms, np.ones_like(norms), sounding]))
 
     found = []
-    for start in range(0, len(heldout), _HELDOUT_BLOCK):
-        whole = levels(heldout.images[start : start + _HELDOUT_BLOCK])
+    for start in range(0, len(heldout), heldout_block):
+        whole = levels(heldout.images[start : start + heldout_block])
         best_db, best = _nearest(whole, train.images, keys, levels, project, threshold_db)
         for row in np.flatnonzero(best >= 0):
             clip, copy = start + row, best[row]
@@ -147,14 +149,15 @@ def _nearest(whole, train_images, keys, levels, project, threshold_db) -> tuple[
     projected = [project(window) for window in windows]
     best_db, best = np.full(len(whole), threshold_db, np.float32), np.full(len(whole), -1)
     for block, key in enumerate(keys):
-        first = block * _TRAIN_BLOCK
+        first = block * _fewer(_TRAIN_BLOCK, whole[0].size)
         for window, (values, norms, sounding) in zip(windows, projected):
             # |a - b|^2 - best^2 (sounding bins of a + those of b), at most 0 where b may be as near as the best so far.
             limit = best_db**2
             query = np.column_stack([-2 * values, np.ones_like(norms), norms - limit * sounding, -limit])
             rows, places = _candidates(query.astype(np.float32) @ key.T)
-            for start in range(0, len(rows), _PAIR_BLOCK):
-                row, place = rows[start : start + _PAIR_BLOCK], first + places[start : start + _PAIR_BLOCK]
+            pairs = _fewer(_PAIR_BLOCK, whole[0].size)
+            for start in range(0, len(rows), pairs):
+                row, place = rows[start : start + pairs], first + places[start : start + pairs]
                 needed, which = np.unique(place, return_inverse=True)
                 others = levels(train_images[needed])
                 away_db = _difference_db(window[row], _windows(others)[0][which], whole, row, others, which)
@@ -166,6 +169,11 @@ def _nearest(whole, train_images, keys, levels, project, threshold_db) -> tuple[
                 )
                 best_db[row[better]], best[row[better]] = away_db[better], place[better]
     return best_db, best
+
+
+def _fewer(clips: int, size: int) -> int:
+    """So many clips that they take the memory of `clips` of 128 x 12 values."""
+    return max(1, clips * 128 * 12 // max(size, 128 * 12))
 
 
 def _levels_db(images: np.ndarray, *, db_per_unit: float) -> np.ndarray:

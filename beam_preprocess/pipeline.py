@@ -19,7 +19,7 @@ from beam_preprocess.recordings import Recording
 from beam_preprocess.settings import PrepareSettings
 from beam_preprocess.workspace import PartRef, RecordPlace, Workspace
 from tfdata import records, schema
-from tfdata.spec import DatasetError
+from tfdata.spec import DatasetError, digest
 
 
 def build(
@@ -126,24 +126,25 @@ class PlanShards(beam.DoFn):
             plan = self._make_plan()
         except DatasetError:
             return
-        written = self._workspace.written_shards()
         for name, ids in plan.named_shards().items():
-            if name not in written:
-                yield name, [plan.place(id) for id in ids], [plan.fold(id) for id in ids if plan.folds]
+            folds = [plan.fold(id) for id in ids if plan.folds]
+            content = digest([[plan.clips[id]["content_hash"], id] for id in ids] + folds)
+            if not self._workspace.is_written(name, content):
+                yield name, content, [plan.place(id) for id in ids], folds
 
 
 class WriteShard(beam.DoFn):
-    """(name, places of its records, their folds or nothing) to the shard's file; yields its name."""
+    """(name, digest of its content, places of its records, their folds if any) to the shard's file; yields its name."""
 
     def __init__(self, workspace: Workspace):
         self._workspace = workspace
 
-    def process(self, element: tuple[str, list[RecordPlace], list[int]]):
-        name, places, folds = element
+    def process(self, element: tuple[str, str, list[RecordPlace], list[int]]):
+        name, content, places, folds = element
         frames = self._workspace.read_frames(places)
         # Unframed for their checksums: a part damaged on disk must not become a shard.
         examples = records.unframe(b"".join(frames), where=f"a part of {self._workspace.output}")
         if folds:
             examples = [schema.set_fold(record, fold) for record, fold in zip(examples, folds, strict=True)]
-        self._workspace.write_shard(name, records.frame(examples), num_clips=len(places))
+        self._workspace.write_shard(name, records.frame(examples), num_clips=len(places), content=content)
         yield name

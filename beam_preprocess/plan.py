@@ -138,7 +138,7 @@ def _check_rejects(
     used = {clip["recording"] for clip in clips.values()}
     refused = {line["path"] for line in rejects} - used
     total = len(used) + len(refused)
-    if len(refused) > max_fraction * total:
+    if total and len(refused) / total > max_fraction:
         enough = math.ceil(100 * len(refused) / total) / 100
         raise InputRejected(
             f"{len(refused)} of {total} inputs can't be used, more than --max_reject_fraction={max_fraction:g} "
@@ -159,7 +159,7 @@ def _under_two_labels(clips: Mapping[str, dict]) -> dict[str, str]:
     for id, clip in clips.items():
         by_content[clip["content_hash"]].append(id)
     found = {}
-    for ids in by_content.values():
+    for ids in map(sorted, by_content.values()):  # whatever the order of the parts
         if len({clips[id]["label"] for id in ids}) > 1:
             for id in ids:
                 found[id] = next(other for other in ids if clips[other]["label"] != clips[id]["label"])

@@ -4,8 +4,11 @@ import collections
 import dataclasses
 import functools
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tqdm import tqdm
 
 from beam_preprocess import beam_job, kept, pipeline
 from beam_preprocess import leak_audit as leak_audits
@@ -59,6 +62,8 @@ def prepare(
         raise DatasetError(f"--max_reject_fraction must be within 0 and 1, got {max_reject_fraction:g}")
     if not decode_timeout_s > 0:
         raise DatasetError(f"--decode_timeout_s must be above 0, got {decode_timeout_s:g}")
+    # Workers may run elsewhere: no path depends on where the command was given.
+    output, input_path, manifest = (path and storage.absolute(path) for path in (output, input_path, manifest))
     recordings = find_recordings(
         input_path=input_path, manifest=manifest, group=settings.group, classes=settings.classes
     )
@@ -66,10 +71,16 @@ def prepare(
     check_enough_recordings(recordings, settings.split)
     if input_path and not manifest and _is_within(output, input_path):
         raise DatasetError(f"--output={output} lies in --input={input_path}, where it would be taken for a class")
-    job = beam_job.pipeline_with(beam_args, num_recordings=len(recordings))
-    workspace = Workspace(output)
-    with workspace.held(done_marker=layout.COMPLETED, may_hold=[layout.REJECTS], or_complete=retry_rejects):
-        parts = _begin(workspace, settings, recordings, retry_rejects=retry_rejects)
+    several = settings.windows.max_windows != 1
+    job = beam_job.pipeline_with(beam_args, recordings=recordings, several_clips_each=several)
+    metadata_columns = tuple(recordings[0].metadata)
+    identity = {
+        **dataclasses.asdict(settings), "class_names": class_names, "metadata_columns": metadata_columns,
+    }  # fmt: skip
+    with Workspace(output).held(done_marker=layout.COMPLETED, may_hold=[layout.REJECTS], or_complete=retry_rejects):
+        if spec := kept.exchange(Workspace(output)):  # all that was left of a job to be done
+            return spec
+        workspace, parts = _begin(output, identity, recordings, show_notes=show_progress)
         plan_of = functools.partial(
             _plan,
             workspace,
@@ -94,28 +105,39 @@ def prepare(
             settings=settings,
             class_names=class_names,
             workspace=workspace,
-            metadata_columns=tuple(recordings[0].metadata),
+            metadata_columns=metadata_columns,
             provenance=provenance or {},
         )
         if leak_audit:
-            spec = dataclasses.replace(spec, leak_audit=_audit(output, spec, power=settings.log_mel.power))
-        _write_rejects(output, plan.rejects)
-        layout.complete(output, spec)
-        workspace.remove()
+            spec = dataclasses.replace(spec, leak_audit=_audit(workspace.target, spec, power=settings.log_mel.power))
+        layout.remove_stray_shards(workspace.target, spec)
+        _write_rejects(workspace.target, plan.rejects)
+        layout.complete(workspace.target, spec)
+        if workspace.beside:
+            kept.exchange(workspace)
+        else:
+            workspace.remove()
     return spec
 
 
-def _begin(workspace: Workspace, settings, recordings: list[Recording], *, retry_rejects: bool) -> list[PartRef]:
-    if retry_rejects and layout.is_complete(workspace.output):
-        kept.reopen(workspace, settings, recordings)
-    kept.continue_reopening(workspace, recordings)
-    if workspace.is_parked():
-        if retry_rejects:
-            workspace.check_same(dataclasses.asdict(settings))
-            kept.keep_decoded(workspace, recordings)
-        else:
-            workspace.unpark(settings, kept.left_to_decode(workspace, recordings))
-    return workspace.start(settings, kept.left_to_decode(workspace, recordings))
+def _begin(
+    output: str, identity: Mapping[str, Any], recordings: list[Recording], *, show_notes: bool
+) -> tuple[Workspace, list[PartRef]]:
+    """The workspace, and the parts that are to be decoded in it: of a finished dataset only what it does not have."""
+    if layout.is_complete(output):
+        workspace = Workspace(output, beside=True)
+        dataset = kept.keep(output, identity, recordings)
+        identity = {**identity, "instead_of": dataset.fingerprint}
+        recordings = [recording for recording in recordings if recording.name not in dataset.recordings]
+        workspace.restart_unless_same(identity, recordings)
+        parts = workspace.start(identity, recordings)
+        workspace.write_kept(dataset.lines)
+        return workspace, parts
+    workspace = Workspace(output)
+    anew = workspace.unpark(identity, recordings)
+    if anew and show_notes:
+        tqdm.write(f"{anew}: what was decoded is dropped, and the job begins anew", file=sys.stderr)
+    return workspace, workspace.start(identity, recordings)
 
 
 def _plan(workspace: Workspace, **arguments) -> Plan:
@@ -127,22 +149,22 @@ def _checked(plan_of, workspace: Workspace) -> Plan:
     """The plan, or why there is none."""
     try:
         return plan_of()
-    except InputRejected as error:
-        workspace.park()
-        _write_rejects(workspace.output, error.rejects)
-        raise DatasetError(f"{error}; {_listed(workspace.output, error.rejects)}") from error
-    except DatasetError:
-        workspace.park()
-        raise
+    except DatasetError as error:
+        if not workspace.beside:
+            workspace.park()
+        if not isinstance(error, InputRejected):
+            raise
+        where = workspace.path("") if workspace.beside else workspace.output
+        _write_rejects(where, error.rejects)
+        raise DatasetError(f"{error}; {_listed(where, error.rejects)}") from error
 
 
-def _audit(output: str, spec: DatasetSpec, *, power: float) -> dict:
-    clips = {
-        split: read_clips(
-            output, spec, split, max_clips=leak_audits.MAX_TRAIN if split == "train" else leak_audits.MAX_HELDOUT
-        )
-        for split in spec.splits
-    }
+def _audit(directory: str, spec: DatasetSpec, *, power: float) -> dict:
+    def most(split: str) -> int:
+        clips, num_bytes = leak_audits.MAX_TRAIN if split == "train" else leak_audits.MAX_HELDOUT
+        return max(1, min(clips, num_bytes // spec.array.num_bytes))
+
+    clips = {split: read_clips(directory, spec, split, max_clips=most(split)) for split in spec.splits}
     num_clips = {name: split.num_clips for name, split in spec.splits.items()}
     return leak_audits.leak_audit(clips, num_clips=num_clips, power=power)
 

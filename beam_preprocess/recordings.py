@@ -28,7 +28,7 @@ class Recording:
       version: changes when the file does, so that a job that goes on after an interruption notices another one.
     """
 
-    path: str
+    path: str = dataclasses.field(compare=False)  # the same recording may be reached by another way
     name: str
     label: str | None
     group: str

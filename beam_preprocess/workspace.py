@@ -3,7 +3,9 @@
     inputs.jsonl       one recording a line, sorted by name; a part is a run of its lines
     part-00000.tfrecord    clips of that part, as they will stand in the shards
     part-00000.jsonl       one line for each clip and each reject; written after the records, so it marks the part done
-    kept-00000.*       the same, of clips that an earlier job had made (kept.py)
+    kept.jsonl         the same of clips kept from the dataset that stands in OUTPUT (kept.py)
+    new/               the dataset that is to take its place
+    parked             the job ended since too many inputs were rejected
 
 Parts follow from the sorted inputs alone, so a killed job that is started again skips what is done and ends with the
 same bytes, whatever the number of workers.
@@ -12,20 +14,22 @@ same bytes, whatever the number of workers.
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from beam_preprocess.recordings import Recording
-from beam_preprocess.settings import PrepareSettings
 from tfdata import records, storage
 from tfdata.spec import DatasetError
-from tfdata.unfinished import Unfinished
+from tfdata.unfinished import JOB, Unfinished
 
 # A part ends with whichever comes first: small enough to spread over many workers, large enough to be few files.
 MAX_RECORDINGS_PER_PART = 128
 MAX_BYTES_PER_PART = 256 << 20
+NEW = "new"
+_KEPT = "kept"
 _PARKED = "parked"
 _INPUTS = "inputs.jsonl"
+_NOT_IN_PARTS = ("split", "num_shards")  # settings that decoded clips don't depend on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,7 @@ class PartRef:
 
 @dataclasses.dataclass(frozen=True)
 class RecordPlace:
-    """Where one framed record stands in a part."""
+    """Where one framed record stands: in a part, or in a shard of the dataset that is kept."""
 
     part: str
     start: int
@@ -78,16 +82,31 @@ class PartWriter:
         self.lines.append(reject_line)
 
 
+@dataclasses.dataclass(frozen=True)
 class Workspace(Unfinished):
-    """Names, writes and reads the unfinished files below the dataset directory `output`."""
+    """Names, writes and reads the unfinished files below the dataset directory `output`.
 
-    def start(self, settings: PrepareSettings, recordings: Sequence[Recording]) -> list[PartRef]:
-        """Begin a job in `output`, or take up the one that was begun there with the same settings and inputs.
+    Attributes:
+      beside: whether the dataset is made beside one that stands in `output`, in unfinished/new.
+    """
+
+    beside: bool = False
+
+    @property
+    def target(self) -> str:
+        """The directory where the dataset is made."""
+        return self.path(NEW) if self.beside else self.output
+
+    def shard_path(self, name: str) -> str:
+        return storage.join(self.target, name)
+
+    def start(self, identity: Mapping[str, Any], recordings: Sequence[Recording]) -> list[PartRef]:
+        """Begin a job, or take up the one that was begun here with the same settings and inputs.
 
         Raises:
-          DatasetError: as `Unfinished.begin`.
+          DatasetError: as `Unfinished.begin`; or an input was changed, came or went.
         """
-        self.begin(dataclasses.asdict(settings))
+        self.begin(identity)
         lines = [json.dumps(vars(recording), sort_keys=True) + "\n" for recording in recordings]
         if storage.exists(self.path(_INPUTS)):
             self._check_same_inputs(recordings)
@@ -96,40 +115,39 @@ class Workspace(Unfinished):
         return list(_parts(recordings, lines))
 
     def park(self) -> None:
-        """Mark a job that ended before any shard was written, since too many inputs were rejected.
-
-        The same job with a higher limit goes on from here; one with other inputs begins anew.
-        """
+        """Mark a job that ended with a message about its inputs or its splits: only those may change."""
         storage.write_text(self.path(_PARKED), "")
 
-    def is_parked(self) -> bool:
-        return storage.exists(self.path(_PARKED))
+    def unpark(self, identity: Mapping[str, Any], recordings: Sequence[Recording]) -> str | None:
+        """Take a parked job up: with other splits as it is, with other inputs anew; nothing where none is parked.
 
-    def unpark(self, settings: PrepareSettings, recordings: Sequence[Recording]) -> None:
-        """Take a parked job up where settings and inputs are the same; remove it where they are not, mended say.
-
+        Returns:
+          why it begins anew, if it does.
         Raises:
-          DatasetError: they are not the same, but the job holds the clips of a dataset that was finished once.
+          DatasetError: other settings.
         """
+        if not storage.exists(self.path(_PARKED)):
+            return None
+        begun = json.loads(storage.read_text(self.path(JOB)))
+        self.check_same({**identity, **{name: begun[name] for name in _NOT_IN_PARTS}})
         try:
-            self.check_same(dataclasses.asdict(settings))
             self._check_same_inputs(recordings)
-            storage.remove(self.path(_PARKED))
-        except DatasetError:
-            if any(name.startswith("kept-") for name in self.parts_done()):
-                raise
+        except DatasetError as error:
             self.clear()
-
-    def forget_inputs(self) -> None:
-        """Let the next start list its inputs anew; the last step of keeping a parked job's clips."""
-        storage.remove(self.path(_INPUTS))
+            return str(error).split(": ")[0]
+        storage.write_text(self.path(JOB), json.dumps(identity))
         storage.remove(self.path(_PARKED))
+        return None
 
-    def clear(self) -> None:
-        """Remove everything but the lock, which is held."""
-        for name in storage.list_names(self.path("")):
-            if name != "lock":
-                storage.remove_tree(self.path(name))
+    def restart_unless_same(self, identity: Mapping[str, Any], recordings: Sequence[Recording]) -> None:
+        """Where anything else was begun here, begin anew: of a job beside a whole dataset nothing is lost by that."""
+        try:
+            if self.check_same(identity) and storage.exists(self.path(_INPUTS)):
+                self._check_same_inputs(recordings)
+                return
+        except DatasetError:
+            pass
+        self.clear()
 
     def _check_same_inputs(self, recordings: Sequence[Recording]) -> None:
         begun = {recording.name: recording for recording in self.read_inputs()}
@@ -152,9 +170,11 @@ class Workspace(Unfinished):
         return storage.exists(self.path(f"{part.name}.jsonl"))
 
     def parts_done(self) -> set[str]:
-        """The names of the parts that are done, and of those kept from an earlier job."""
+        """The names of the parts that are done, and of what is kept."""
         names = storage.list_names(self.path(""))
-        return {name[: -len(".jsonl")] for name in names if name[:5] in ("part-", "kept-") and name.endswith(".jsonl")}
+        return {
+            name[: -len(".jsonl")] for name in names if name.startswith(("part-", _KEPT)) and name.endswith(".jsonl")
+        }
 
     @contextlib.contextmanager
     def write_part(self, name: str) -> Iterator[PartWriter]:
@@ -165,19 +185,20 @@ class Workspace(Unfinished):
         self.write_lines(name, writer.lines)
 
     def records_path(self, part: str) -> str:
-        return self.path(f"{part}.tfrecord")
+        return self.path(f"{part}.tfrecord") if part.startswith("part-") else storage.join(self.output, part)
 
     def write_lines(self, part: str, lines: Iterable[dict[str, Any]]) -> None:
         text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
         storage.write_text(self.path(f"{part}.jsonl"), text)
 
-    def read_lines(self, parts: Iterable[str] | None = None) -> Iterator[dict]:
-        """The index lines of these parts, or of all that are done, in order."""
-        for name in sorted(self.parts_done() if parts is None else parts):
-            yield from map(json.loads, storage.read_text(self.path(f"{name}.jsonl")).splitlines())
+    def write_kept(self, lines: Iterable[dict[str, Any]]) -> None:
+        self.write_lines(_KEPT, lines)
 
-    def remove_lines(self, part: str) -> None:
-        storage.remove(self.path(f"{part}.jsonl"))
+    def read_lines(self) -> Iterator[dict]:
+        """The index lines of all that is done, in order."""
+        paths = [self.path(f"{name}.jsonl") for name in sorted(self.parts_done())]
+        for data in storage.read_many(paths):
+            yield from map(json.loads, data.decode().splitlines())
 
     def read_frames(self, places: Sequence[RecordPlace]) -> list[bytes]:
         """The framed records at these places."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from model import backbone as backbones
 from model.extract import extract
 from tfdata import clips as clip_streams
-from tfdata import layout, records, schema, storage
+from tfdata import layout, records, schema, shards, storage
 from tfdata.spec import FEATURES, LOG_MEL, ArraySpec, DatasetError, DatasetSpec
 from tfdata.unfinished import Unfinished
 
@@ -154,22 +154,19 @@ def _names(clips: DatasetSpec, split: str) -> list[str]:
 
 def _write_shards(extractor, data, clips, unfinished, array, *, batch_size, show_progress, local_cache_dir) -> int:
     """Write each feature shard that is not there yet; returns the number of clips embedded."""
-    written = unfinished.written_shards()
-    todo = [  # path of the clips, name of the features, number of clips
-        (source, target, length)
-        for split, info in clips.splits.items()
-        for source, target, length in zip(
-            layout.shard_paths(data, clips, split), _names(clips, split), info.shard_lengths
-        )
-        if target not in written
+    todo = [  # shard of the clips, name of the features
+        (source, target)
+        for split in clips.splits
+        for source, target in zip(shards.of_split(data, clips, split), _names(clips, split))
+        if not unfinished.is_written(target, source.digest)
     ]
     if not todo:
         return 0
-    num_todo = sum(length for *_, length in todo)
+    num_todo = sum(source.num_clips for source, _ in todo)
     pending: list[bytes] = []  # clips on their way through the network, as they were read
 
     def log_mels() -> Iterator[np.ndarray]:
-        paths = [source for source, _, _ in todo]
+        paths = [source.path for source, _ in todo]
         batches = clip_streams.stream_batches(paths, clips, batch_size=batch_size, local_cache_dir=local_cache_dir)
         for serialised, log_mel in batches:
             pending.extend(serialised)
@@ -183,11 +180,12 @@ def _write_shards(extractor, data, clips, unfinished, array, *, batch_size, show
         unit=" clips",
         disable=not show_progress,
     ) as bar:
-        for _, target, length in todo:
+        for source, target in todo:
             examples = []
-            for _ in range(length):
+            for _ in range(source.num_clips):
                 feature = next(embedded)
                 examples.append(schema.exchange_array(pending.pop(0), clips.array, feature, array))
                 bar.update()
-            unfinished.write_shard(target, records.frame(examples), num_clips=length)
+            data_of_shard = records.frame(examples)
+            unfinished.write_shard(target, data_of_shard, num_clips=source.num_clips, content=source.digest)
     return num_todo

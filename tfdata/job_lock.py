@@ -66,16 +66,21 @@ def _remote(path: str) -> Iterator[None]:
     if owner and not _is_over(owner):
         wait_s = max(1, round(LEASE_S - (time.time() - owner["time"])))
         raise _busy(path, owner, f"; if it was killed, the same command goes on in {wait_s} s")
-    storage.write_text(path, json.dumps(me))
-    time.sleep(0.5)  # of two that saw it free, the one that wrote last has it
-    if (now := _lease(path)) and now["token"] != me["token"]:
-        raise _busy(path, now)
+    if owner:
+        storage.remove(path)
+    if not storage.create(path, json.dumps(me).encode()):  # of two that saw it free, one makes it
+        raise _busy(path, _lease(path) or {})
     stop = threading.Event()
 
     def renew():
         while not stop.wait(LEASE_S / _RENEWALS):
             with contextlib.suppress(OSError):  # the next renewal tries again
-                storage.write_text(path, json.dumps({**me, "time": time.time()}))
+                if is_mine():
+                    storage.write_text(path, json.dumps({**me, "time": time.time()}))
+
+    def is_mine() -> bool:
+        """Not after a sleep of over LEASE_S, during which another took it; both then write the same bytes."""
+        return (_lease(path) or {}).get("token") == me["token"]
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -84,7 +89,8 @@ def _remote(path: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        storage.remove(path)
+        if is_mine():
+            storage.remove(path)
 
 
 def _lease(path: str) -> dict | None:

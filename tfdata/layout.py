@@ -67,6 +67,14 @@ def read_rejects(directory: str) -> list[dict]:
     return [json.loads(line) for line in storage.read_text(path).splitlines()]
 
 
+def remove_stray_shards(directory: str, spec: DatasetSpec) -> None:
+    """Remove shards that `spec` does not know: of an earlier plan, or of the dataset that stood here before."""
+    known = {path.rsplit("/", 1)[-1] for split in spec.splits for path in shard_paths(directory, spec, split)}
+    for name in storage.list_names(directory):
+        if name.startswith(f"{spec.kind}-") and ".tfrecord-" in name and name not in known:
+            storage.remove(storage.join(directory, name))
+
+
 def complete(directory: str, spec: DatasetSpec) -> None:
     """Write what describes the shards already there, COMPLETED last.
 

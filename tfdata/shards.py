@@ -1,5 +1,4 @@
-"""The shards of a dataset and their records, each checked against what the spec says was written. Without "
-"TensorFlow."""
+"""The shards of a dataset and their records, checked against what the spec says was written; without TensorFlow."""
 
 import dataclasses
 import hashlib

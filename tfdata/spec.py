@@ -31,8 +31,7 @@ def digest(value: Any) -> str:
 
 
 def content_digest(clips: Iterable[tuple[str, str, str, str, int]]) -> str:
-    """sha256 over what a dataset's clips are, whatever their order: (split, id, class name, content hash, fold) of "
-    "each."""
+    """sha256 over each clip's split, id, class name, content hash and fold, in whatever order they come."""
     return digest(sorted(map(list, clips)))
 
 

@@ -53,16 +53,9 @@ def is_directory(path: str) -> bool:
         return False
 
 
-@store_errors.told
-def size(path: str) -> int:
-    fs, name = url_to_fs(path)
-    return fs.size(name)
-
-
 @dataclasses.dataclass(frozen=True)
 class FileVersion:
-    """A file's size, and what changes with its content: a time or an object's generation; "" where a store tells "
-    "none."""
+    """A file's size, and what changes with its content: a time, an object's generation; "" where a store tells none."""
 
     num_bytes: int
     version: str
@@ -107,7 +100,10 @@ def list_names(directory: str) -> list[str]:
         entries = fs.ls(name, detail=False)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(base for entry in entries if (base := posixpath.basename(entry.rstrip("/"))))
+    own = name.rstrip("/")  # a console's "folder" is an empty object with the folder's own name
+    return sorted(
+        base for entry in entries if entry.rstrip("/") != own and (base := posixpath.basename(entry.rstrip("/")))
+    )
 
 
 def walk_files(directory: str) -> Iterator[str]:
@@ -138,12 +134,15 @@ def walk_files(directory: str) -> Iterator[str]:
 @store_errors.told
 def _remote_files(directory: str) -> list[str]:
     fs, root = url_to_fs(directory)
-    return sorted(posixpath.relpath(found, root) for found in fs.find(root))
+    # A console's "folder" is an empty object whose name ends with a slash.
+    return sorted(
+        posixpath.relpath(found, root) for found in fs.find(root) if not found.endswith("/") and found != root
+    )
 
 
 def absolute(path: str) -> str:
-    """The path as it can be found from another working directory."""
-    return path if is_remote(path) else os.path.abspath(path)
+    """The path as it can be found from another working directory, with ~ for the home directory."""
+    return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
 
 
 @store_errors.told
@@ -201,6 +200,21 @@ def read_ranges(paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]
     return found
 
 
+def read_many(paths: Sequence[str]) -> Iterator[bytes]:
+    """The content of each path in order; of objects some hundred at once."""
+    for start in range(0, len(paths), 256):
+        some = paths[start : start + 256]
+        yield from _remote_files_content(some[0], some) if is_remote(some[0]) else map(read_bytes, some)
+
+
+@store_errors.told
+def _remote_files_content(first: str, paths: Sequence[str]) -> list[bytes]:
+    fs, _ = url_to_fs(first)
+    names = [fs._strip_protocol(path) for path in paths]
+    found = fs.cat(names, on_error="raise")
+    return [found[name] for name in names] if isinstance(found, dict) else [found]
+
+
 @store_errors.told
 def _remote_ranges(first: str, paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
     fs, _ = url_to_fs(first)
@@ -254,6 +268,17 @@ def write_bytes(path: str, data: bytes) -> None:
         return
     with open_write(path) as file:
         file.write(data)
+
+
+@store_errors.told
+def create(path: str, data: bytes) -> bool:
+    """Write an object where there is none, as one step; False where there is one."""
+    fs, name = url_to_fs(path)
+    try:
+        fs.pipe_file(name, data, mode="create")
+    except FileExistsError:
+        return False
+    return True
 
 
 def write_text(path: str, text: str) -> None:

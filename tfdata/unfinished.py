@@ -19,13 +19,14 @@ from tfdata import job_lock, storage
 from tfdata.spec import DatasetError, SplitInfo
 
 FOLDER = "unfinished"
-_JOB, _LOCK, _SHARDS = "job.json", "lock", "shards"
+JOB, _LOCK, _SHARDS, _CLEARING = "job.json", "lock", "shards", "clearing"
 
 
 @dataclasses.dataclass(frozen=True)
 class WrittenShard:
-    """A shard file as it was written."""
+    """A shard file as it was written: a digest of what was to be in it, the sha256 of its bytes, bytes and clips."""
 
+    content: str
     digest: str
     num_bytes: int
     num_clips: int
@@ -95,9 +96,11 @@ class Unfinished:
         Raises:
           DatasetError: a job of another identity was begun here.
         """
+        if storage.exists(self.path(_CLEARING)):
+            self.clear()
         if self.check_same(identity):
             storage.remove_temporaries(self.output)
-        storage.write_text(self.path(_JOB), json.dumps(identity, indent=2))
+        storage.write_text(self.path(JOB), json.dumps(identity, indent=2))
 
     def check_same(self, identity: Mapping[str, Any]) -> bool:
         """Whether a job of this identity was begun here; False where none was.
@@ -106,7 +109,7 @@ class Unfinished:
           DatasetError: one of another identity was; names the first field that differs.
         """
         try:
-            begun = json.loads(storage.read_text(self.path(_JOB)))
+            begun = json.loads(storage.read_text(self.path(JOB)))
         except FileNotFoundError:
             return False  # interrupted before anything was done
         if difference := first_difference(begun, identity):
@@ -118,15 +121,28 @@ class Unfinished:
             )
         return True
 
-    def write_shard(self, name: str, data: bytes, *, num_clips: int) -> None:
-        """Write a shard into the directory, then note what was written: a shard without a note is written again."""
-        storage.write_bytes(storage.join(self.output, name), data)
-        written = WrittenShard(digest=hashlib.sha256(data).hexdigest(), num_bytes=len(data), num_clips=num_clips)
+    def shard_path(self, name: str) -> str:
+        return storage.join(self.output, name)
+
+    def write_shard(self, name: str, data: bytes, *, num_clips: int, content: str) -> None:
+        """Write a shard, then note what was written: a shard without a note is written again.
+
+        Args:
+          content: a digest of what is to be in it, so that a shard of another plan is not taken for this one.
+        """
+        storage.write_bytes(self.shard_path(name), data)
+        written = WrittenShard(content, hashlib.sha256(data).hexdigest(), len(data), num_clips)
         storage.write_text(self.path(_SHARDS, name), json.dumps(dataclasses.asdict(written)))
 
-    def written_shards(self) -> set[str]:
-        """Names of the shards that are written and noted."""
-        return set(storage.list_names(self.path(_SHARDS)))
+    def is_written(self, name: str, content: str) -> bool:
+        """Whether this shard is there with this content."""
+        try:
+            return self._read_note(name).content == content
+        except FileNotFoundError:
+            return False
+
+    def _read_note(self, name: str) -> WrittenShard:
+        return WrittenShard(**json.loads(storage.read_text(self.path(_SHARDS, name))))
 
     def split_info(self, names: Iterable[str], class_counts: Iterable[int]) -> SplitInfo:
         """What was written of a split whose shards have these names.
@@ -135,7 +151,7 @@ class Unfinished:
           DatasetError: a shard was not written.
         """
         try:
-            shards = [WrittenShard(**json.loads(storage.read_text(self.path(_SHARDS, name)))) for name in names]
+            shards = [self._read_note(name) for name in names]
         except FileNotFoundError as error:
             raise DatasetError(f"{self.output} lacks a shard ({error}): run the same command again") from error
         return SplitInfo(
@@ -144,6 +160,14 @@ class Unfinished:
             class_counts=tuple(class_counts),
             num_bytes=sum(shard.num_bytes for shard in shards),
         )
+
+    def clear(self) -> None:
+        """Remove everything but the lock, which is held; killed half way, it is finished by the next `begin`."""
+        storage.write_text(self.path(_CLEARING), "")
+        for name in storage.list_names(self.path("")):
+            if name not in (_LOCK, _CLEARING):
+                storage.remove_tree(self.path(name))
+        storage.remove(self.path(_CLEARING))
 
     def remove(self) -> None:
         storage.remove_tree(self.path(""))
