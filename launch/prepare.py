@@ -66,7 +66,8 @@ flags.DEFINE_float("decode_timeout_s", 60.0, "A recording that gives no clip for
 flags.DEFINE_bool(
     "retry_rejects",
     False,
-    "Keep the clips that --output has, decode only the inputs that were rejected or are new, and divide all anew.",
+    "Take a finished --output up again: decode what was rejected or is new, keep the clips of other recordings as they "
+    "were then, and divide all anew.",
 )
 flags.DEFINE_bool("leak_audit", True, "Look for near-copies of training clips in the other splits; say and store it.")
 flags.DEFINE_bool("dry_run", False, "List what would be prepared, by class, and write nothing.")
