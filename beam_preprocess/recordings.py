@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Iterable, Mapping
 
 from tfdata import storage
+from tfdata.file_versions import file_versions
 from tfdata.spec import SPLIT_NAMES, DatasetError
 
 _GLOB_CHARACTERS = "*?["
@@ -73,7 +74,7 @@ def find_recordings(
             "or a manifest with columns path and label"
         )
     _check_labels(recordings, classes, where)
-    versions = storage.file_versions(recording.path for recording in recordings)
+    versions = file_versions(recording.path for recording in recordings)
     recordings = [
         dataclasses.replace(recording, num_bytes=file.num_bytes, version=file.version)
         if (file := versions.get(recording.path))

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from beam_preprocess.recordings import Recording
-from tfdata import records, storage
+from tfdata import bulk_reads, records, storage
 from tfdata.spec import DatasetError
 from tfdata.unfinished import JOB, Unfinished
 
@@ -197,12 +197,12 @@ class Workspace(Unfinished):
     def read_lines(self) -> Iterator[dict]:
         """The index lines of all that is done, in order."""
         paths = [self.path(f"{name}.jsonl") for name in sorted(self.parts_done())]
-        for data in storage.read_many(paths):
+        for data in bulk_reads.read_many(paths):
             yield from map(json.loads, data.decode().splitlines())
 
     def read_frames(self, places: Sequence[RecordPlace]) -> list[bytes]:
         """The framed records at these places."""
-        return storage.read_ranges(
+        return bulk_reads.read_ranges(
             [self.records_path(place.part) for place in places],
             [place.start for place in places],
             [place.end for place in places],

@@ -15,6 +15,7 @@ from fsspec.core import url_to_fs
 from tqdm import tqdm
 
 from tfdata import storage, store_errors
+from tfdata.file_versions import FileVersion, file_versions
 
 _PARALLEL_DOWNLOADS = 16
 
@@ -56,8 +57,8 @@ def stage(paths: Sequence[str], directory: str | None, *, show_progress: bool = 
     return [copies.get(path, path) for path in paths]
 
 
-def _versions(paths: Sequence[str]) -> dict[str, storage.FileVersion]:
-    versions = storage.file_versions(paths)
+def _versions(paths: Sequence[str]) -> dict[str, FileVersion]:
+    versions = file_versions(paths)
     for path in paths:
         if path not in versions:
             raise FileNotFoundError(path)
@@ -68,7 +69,7 @@ def _versions(paths: Sequence[str]) -> dict[str, storage.FileVersion]:
     return versions
 
 
-def _copy_path(directory: str, path: str, file: storage.FileVersion) -> str:
+def _copy_path(directory: str, path: str, file: FileVersion) -> str:
     key = hashlib.sha256(repr((path, file.version, file.num_bytes)).encode()).hexdigest()[:24]
     return os.path.join(directory, key, path.rsplit("/", 1)[-1])
 

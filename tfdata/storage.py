@@ -6,13 +6,12 @@ OSError that names the path and says what to do.
 """
 
 import contextlib
-import dataclasses
 import io
 import os
 import posixpath
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from fsspec.core import url_to_fs
@@ -21,8 +20,6 @@ from tfdata import store_errors
 
 _BLOCK_BYTES = 2**20
 _NO_SUCH_RANGE = "416"  # HTTP's status
-# What file systems call the thing that changes with a file's content, the surest first.
-_VERSION_KEYS = ("generation", "etag", "ETag", "md5Hash", "mtime", "updated", "LastModified", "created")
 _TEMPORARY = ".melcache-tmp"
 
 
@@ -51,44 +48,6 @@ def is_directory(path: str) -> bool:
         return fs.info(name)["type"] == "directory"  # fs.isdir would answer "no" for a bucket that denies access
     except (FileNotFoundError, NotADirectoryError):
         return False
-
-
-@dataclasses.dataclass(frozen=True)
-class FileVersion:
-    """A file's size, and what changes with its content: a time, an object's generation; "" where a store tells none."""
-
-    num_bytes: int
-    version: str
-
-
-def file_versions(paths: Iterable[str]) -> dict[str, FileVersion]:
-    """The versions of those files that are there; of objects by listing their folders, not one request for each."""
-    found, listings = {}, {}
-    for path in paths:
-        if not is_remote(path):
-            with contextlib.suppress(OSError):
-                status = os.stat(path)
-                found[path] = FileVersion(status.st_size, f"mtime {status.st_mtime_ns}")
-            continue
-        folder, name = path.rsplit("/", 1)
-        if folder not in listings:
-            listings[folder] = _listing(folder)
-        if entry := listings[folder].get(name):
-            mark = next((f"{key} {entry[key]}" for key in _VERSION_KEYS if entry.get(key)), "")
-            found[path] = FileVersion(entry["size"], mark)
-    return found
-
-
-@store_errors.told
-def _listing(folder: str) -> dict[str, dict]:
-    """What the store says of each file in a folder, by base name; {} where there is no such folder."""
-    fs, name = url_to_fs(folder)
-    fs.invalidate_cache()
-    try:
-        entries = fs.ls(name, detail=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    return {posixpath.basename(entry["name"]): entry for entry in entries if entry["type"] == "file"}
 
 
 @store_errors.told
@@ -180,45 +139,8 @@ def read_bytes(path: str) -> bytes:
 
 @store_errors.told
 def read_range(path: str, start: int, end: int) -> bytes:
-    return read_ranges([path], [start], [end])[0]
-
-
-def read_ranges(paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
-    """Bytes start to end of each path, in the order asked for; of objects many at once."""
-    if paths and is_remote(paths[0]):
-        return _remote_ranges(paths[0], paths, starts, ends)
-    found: list[bytes] = [b""] * len(paths)
-    in_file_order = sorted(range(len(paths)), key=lambda place: (paths[place], starts[place]))
-    with contextlib.ExitStack() as stack:
-        file, opened = None, None
-        for place in in_file_order:
-            if paths[place] != opened:
-                stack.close()
-                file, opened = stack.enter_context(open(paths[place], "rb")), paths[place]
-            file.seek(starts[place])
-            found[place] = file.read(ends[place] - starts[place])
-    return found
-
-
-def read_many(paths: Sequence[str]) -> Iterator[bytes]:
-    """The content of each path in order; of objects some hundred at once."""
-    for start in range(0, len(paths), 256):
-        some = paths[start : start + 256]
-        yield from _remote_files_content(some[0], some) if is_remote(some[0]) else map(read_bytes, some)
-
-
-@store_errors.told
-def _remote_files_content(first: str, paths: Sequence[str]) -> list[bytes]:
-    fs, _ = url_to_fs(first)
-    names = [fs._strip_protocol(path) for path in paths]
-    found = fs.cat(names, on_error="raise")
-    return [found[name] for name in names] if isinstance(found, dict) else [found]
-
-
-@store_errors.told
-def _remote_ranges(first: str, paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
-    fs, _ = url_to_fs(first)
-    return fs.cat_ranges([fs._strip_protocol(path) for path in paths], list(starts), list(ends), on_error="raise")
+    fs, name = url_to_fs(path)
+    return fs.cat_file(name, start=start, end=end)
 
 
 def read_text(path: str) -> str:
