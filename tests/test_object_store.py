@@ -112,10 +112,16 @@ def test_cache_heads_and_report_in_a_bucket(bucket, clips_dir, features_dir, mel
     identity = {"data": spec.parent["fingerprint"], "precision": "float16", **spec.settings}
     bucket.write("features/unfinished/job.json", json.dumps(identity).encode())
     bucket.write("features/unfinished/batch_norm.npz", (features_dir / "batch_norm.npz").read_bytes())
+    parent = layout.read_spec(str(clips_dir))
     for split, info in spec.splits.items():
         path, digest = layout.shard_paths(str(features_dir), spec, split)[0], info.shard_digests[0]
         content = pathlib.Path(path).read_bytes()
-        note = {"digest": digest, "num_bytes": len(content), "num_clips": info.shard_lengths[0]}
+        note = {
+            "content": parent.splits[split].shard_digests[0],
+            "digest": digest,
+            "num_bytes": len(content),
+            "num_clips": info.shard_lengths[0],
+        }
         bucket.write(f"features/{pathlib.Path(path).name}", content)
         bucket.write(f"features/unfinished/shards/{pathlib.Path(path).name}", json.dumps(note).encode())
     command = ["cache", f"--data={clips}", f"--output={features}", "--weights=random", "--batch_size=8"]
