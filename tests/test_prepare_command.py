@@ -141,27 +141,6 @@ def test_inputs_mended_after_too_many_rejects_are_taken_up(orchestra, melcache, 
     assert layout.read_rejects(f"{tmp_path}/d") == []
 
 
-def test_an_input_changed_during_an_interruption_is_named(orchestra, tmp_path):
-    from beam_preprocess.recordings import find_recordings
-    from beam_preprocess.settings import PrepareSettings
-    from beam_preprocess.workspace import Workspace
-
-    folder = tmp_path / "notes"
-    shutil.copytree(orchestra, folder)
-
-    def start():
-        found = find_recordings(input_path=str(folder), manifest=None, group=None, classes=())
-        return Workspace(f"{tmp_path}/d").start(PrepareSettings(), found)
-
-    assert start() == start()
-    (folder / "flute" / "no_audio.wav").write_text("other words")
-    with pytest.raises(ValueError, match="flute/no_audio.wav was changed"):
-        start()
-    (folder / "flute" / "no_audio.wav").unlink()
-    with pytest.raises(ValueError, match="flute/no_audio.wav is gone"):
-        start()
-
-
 @pytest.mark.parametrize(
     "text, expected",
     [
