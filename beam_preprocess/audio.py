@@ -124,6 +124,7 @@ def _open(path: str) -> Iterator[soundfile.SoundFile]:
         return
     with contextlib.ExitStack() as stack:
         file = _RemoteFile(stack.enter_context(storage.open_read(path)))
+        stack.callback(file.check)  # whatever the decoder made of a failed read
         try:
             sound = soundfile.SoundFile(file)
         except soundfile.LibsndfileError:
@@ -136,7 +137,6 @@ def _open(path: str) -> Iterator[soundfile.SoundFile]:
             local.flush()
             sound = soundfile.SoundFile(local.name)
         yield stack.enter_context(sound)
-        file.check()
 
 
 class _RemoteFile:

@@ -1,5 +1,6 @@
 """Recordings that break readers: each ends as a clip or as a reject with its name, and the others go on."""
 
+import io
 import os
 import pathlib
 import shutil
@@ -18,7 +19,7 @@ from beam_preprocess import audio, time_limit
 from beam_preprocess.prepare import prepare
 from beam_preprocess.recordings import find_recordings
 from beam_preprocess.settings import PrepareSettings
-from tfdata import layout
+from tfdata import layout, storage
 
 
 def wav(samples, rate_hz=8_000, channels=1, bits=16, data_bytes=None, kind=1):
@@ -117,7 +118,6 @@ def test_nothing_vanishes(prepared):
 
 def test_many_channels_are_read_in_small_pieces():
     """Ten minutes of 1000 channels would be 19 GB; the clip is all of the second that there is."""
-    import io
     import tracemalloc
 
     content = wav(tone(8_000, channels=1000), channels=1000)
@@ -173,6 +173,25 @@ def test_a_file_that_vanishes_while_the_job_runs_is_named(stuck):
     prepare(output=f"{stuck}/d", input_path=f"stuck://{stuck}/in", settings=PrepareSettings(), show_progress=False)
     (reject,) = layout.read_rejects(f"{stuck}/d")
     assert (reject["path"], reject["stage"], reject["reason"]) == ("a/vanishes.wav", "read", "no such file")
+
+
+def test_a_store_that_fails_says_nothing_of_the_recording(stuck, monkeypatch):
+    """libsndfile takes a failed read for the end of the file; it must not become a reject or a shorter clip."""
+    monkeypatch.setattr(storage, "open_read", lambda path: FailingFile())
+    with pytest.raises(OSError, match="the store has gone away"):
+        list(audio.windows(f"stuck://{stuck}/in/a/0.wav", clip_s=1.0, hop_s=1.0, max_windows=1))
+
+
+class FailingFile(io.BytesIO):
+    """A good header, and then an error."""
+
+    def __init__(self):
+        super().__init__(wav(tone(8_000)))
+
+    def read(self, size=-1):
+        if self.tell() >= 44:
+            raise OSError("the store has gone away")
+        return super().read(size)
 
 
 def test_the_time_limit_gives_all_results_in_order_and_restarts():
