@@ -51,9 +51,9 @@ class Plan:
     def named_shards(self) -> dict[str, list[str]]:
         """Shard file name to the ids of its clips."""
         return {
-            layout.shard_name(LOG_MEL, split, index, len(shards)): ids
+            name: ids
             for split, shards in self.shards.items()
-            for index, ids in enumerate(shards)
+            for name, ids in zip(layout.shard_names(LOG_MEL, split, len(shards)), shards)
         }
 
     def place(self, id: str) -> RecordPlace:

@@ -148,8 +148,7 @@ def _calibrate(network, data: str, clips: DatasetSpec, image, local_cache_dir: s
 
 def _names(clips: DatasetSpec, split: str) -> list[str]:
     """The feature shards of a split, one for each clip shard."""
-    num_shards = len(clips.splits[split].shard_lengths)
-    return [layout.shard_name(FEATURES, split, index, num_shards) for index in range(num_shards)]
+    return layout.shard_names(FEATURES, split, len(clips.splits[split].shard_lengths))
 
 
 def _write_shards(extractor, data, clips, unfinished, array, *, batch_size, show_progress, local_cache_dir) -> int:

@@ -19,13 +19,25 @@ _TFDS_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _MADE_BY = {LOG_MEL: "melcache prepare", FEATURES: "melcache cache"}
 
 
-def shard_name(kind: str, split: str, index: int, num_shards: int) -> str:
-    return f"{kind}-{split}.tfrecord-{index:05d}-of-{num_shards:05d}"
+def shard_names(kind: str, split: str, num_shards: int) -> list[str]:
+    return [f"{kind}-{split}.tfrecord-{index:05d}-of-{num_shards:05d}" for index in range(num_shards)]
 
 
 def shard_paths(directory: str, spec: DatasetSpec, split: str) -> list[str]:
-    num_shards = len(spec.splits[split].shard_lengths)
-    return [storage.join(directory, shard_name(spec.kind, split, index, num_shards)) for index in range(num_shards)]
+    names = shard_names(spec.kind, split, len(spec.splits[split].shard_lengths))
+    return [storage.join(directory, name) for name in names]
+
+
+def _all_shard_names(spec: DatasetSpec) -> list[str]:
+    return [
+        name for split, info in spec.splits.items() for name in shard_names(spec.kind, split, len(info.shard_lengths))
+    ]
+
+
+def stray_shards(directory: str, spec: DatasetSpec) -> list[str]:
+    """Names of shards in `directory` that `spec` does not know."""
+    known = set(_all_shard_names(spec))
+    return [name for name in storage.list_names(directory) if ".tfrecord-" in name and name not in known]
 
 
 def is_complete(directory: str) -> bool:
@@ -68,10 +80,9 @@ def read_rejects(directory: str) -> list[dict]:
 
 
 def remove_stray_shards(directory: str, spec: DatasetSpec) -> None:
-    """Remove shards that `spec` does not know: of an earlier plan, or of the dataset that stood here before."""
-    known = {path.rsplit("/", 1)[-1] for split in spec.splits for path in shard_paths(directory, spec, split)}
-    for name in storage.list_names(directory):
-        if name.startswith(f"{spec.kind}-") and ".tfrecord-" in name and name not in known:
+    """Remove shards of its kind that `spec` does not know: of an earlier plan, or of the dataset before it."""
+    for name in stray_shards(directory, spec):
+        if name.startswith(f"{spec.kind}-"):
             storage.remove(storage.join(directory, name))
 
 
@@ -82,12 +93,7 @@ def complete(directory: str, spec: DatasetSpec) -> None:
       DatasetError: a shard that the spec counts is missing.
     """
     present = set(storage.list_names(directory))
-    missing = [
-        name
-        for split in spec.splits
-        for path in shard_paths(directory, spec, split)
-        if (name := path.rsplit("/", 1)[-1]) not in present
-    ]
+    missing = [name for name in _all_shard_names(spec) if name not in present]
     if missing:
         raise DatasetError(
             f"{directory} lacks {len(missing)} shards, the first is {missing[0]}: run the same command again"

@@ -55,8 +55,7 @@ def verify(directory: str, *, show_progress: bool = False) -> Verdict:
     if completed != spec.fingerprint:
         problems.append(
             f"{layout.COMPLETED} names fingerprint {completed[:12] or 'none'}, {layout.SPEC} has "
-            f"{spec.fingerprint[:12]}: "
-            "one of them is another dataset's"
+            f"{spec.fingerprint[:12]}: one of them is another dataset's"
         )
     verdicts, seen = [], _Seen()
     with tqdm(total=spec.num_clips, desc="verify", unit=" clips", disable=not show_progress) as bar:
@@ -66,10 +65,10 @@ def verify(directory: str, *, show_progress: bool = False) -> Verdict:
                 verdicts.append(ShardVerdict(shard.name, reason))
                 seen.add(split, clips, spec)
                 bar.update(shard.num_clips)
-    known = {verdict.name for verdict in verdicts}
-    for name in storage.list_names(directory):
-        if ".tfrecord-" in name and name not in known:
-            problems.append(f"{name} is a shard that {layout.SPEC} does not know: remove it")
+    problems += [
+        f"{name} is a shard that {layout.SPEC} does not know: remove it"
+        for name in layout.stray_shards(directory, spec)
+    ]
     if all(verdict.ok for verdict in verdicts):
         problems += seen.problems(spec)
     return Verdict(spec, verdicts, problems)
