@@ -85,8 +85,7 @@ def run(
     if undone:  # a runner may answer DONE and have run nothing
         raise DatasetError(
             f"the job ended ({state}) with {len(undone)} of {len(parts)} parts not done: it was cancelled, or its "
-            "runner "
-            "only stored it, as Dataflow does with --template_location; without that, the same command continues"
+            "runner only stored it, as Dataflow does with --template_location; without that, the same command continues"
         )
 
 

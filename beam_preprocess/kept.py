@@ -38,14 +38,7 @@ def keep(output: str, identity: Mapping[str, Any], recordings: Sequence[Recordin
         has is gone or has another label, group or other columns.
     """
     spec = layout.read_spec(output, LOG_MEL)
-    made_with = {**spec.settings, "class_names": spec.class_names, "metadata_columns": spec.metadata_columns}
-    if difference := first_difference(made_with, identity):
-        name, then, now = difference
-        raise DatasetError(
-            f"{output} was made with {name}={then}, this command has {name}={now}: repeat its settings to take "
-            "rejects up "
-            "again, or choose another --output"
-        )
+    check_made_with(spec, identity, output)
     rejected = {line["path"] for line in layout.read_rejects(output)}
     by_name = {recording.name: recording for recording in recordings}
     lines, names = [], set()
@@ -67,6 +60,21 @@ def keep(output: str, identity: Mapping[str, Any], recordings: Sequence[Recordin
     return Kept(spec.fingerprint, lines, frozenset(names))
 
 
+def check_made_with(spec: DatasetSpec, identity: Mapping[str, Any], output: str) -> None:
+    """Check that a dataset is what a command with these settings, classes and columns makes.
+
+    Raises:
+      DatasetError: it is not; names the first field that differs.
+    """
+    made_with = {**spec.settings, "class_names": spec.class_names, "metadata_columns": spec.metadata_columns}
+    if difference := first_difference(made_with, identity):
+        name, then, now = difference
+        raise DatasetError(
+            f"{output} was made with {name}={then}, this command has {name}={now}: repeat its settings to take rejects "
+            "up again, or choose another --output"
+        )
+
+
 def _check_unchanged(clip: schema.Clip, recording: Recording | None, spec: DatasetSpec, output: str) -> None:
     what = None
     if recording is None:
@@ -82,8 +90,7 @@ def _check_unchanged(clip: schema.Clip, recording: Recording | None, spec: Datas
     if what:
         raise DatasetError(
             f"the clips of {clip.recording} in {output} can't be kept, since {what}: bring that back, or make the "
-            "dataset "
-            "anew in another --output"
+            "dataset anew in another --output"
         )
 
 

@@ -79,6 +79,7 @@ def prepare(
     }  # fmt: skip
     with Workspace(output).held(done_marker=layout.COMPLETED, may_hold=[layout.REJECTS], or_complete=retry_rejects):
         if spec := kept.exchange(Workspace(output)):  # all that was left of a job to be done
+            kept.check_made_with(spec, identity, output)
             return spec
         workspace, parts = _begin(output, identity, recordings, show_notes=show_progress)
         plan_of = functools.partial(
@@ -170,8 +171,7 @@ def _audit(directory: str, spec: DatasetSpec, *, power: float) -> dict:
 
 
 def _is_within(path: str, folder: str) -> bool:
-    path, folder = storage.absolute(path).rstrip("/"), storage.absolute(folder).rstrip("/")
-    return (path + "/").startswith(folder + "/")
+    return (path.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")
 
 
 def _listed(output: str, rejects: list[dict]) -> str:
@@ -190,7 +190,7 @@ def _spec(plan: Plan, *, settings, class_names, workspace: Workspace, metadata_c
     splits = {}
     for split, shards in plan.shards.items():
         labels = collections.Counter(plan.clips[id]["label"] for id in plan.ids(split))
-        names = [layout.shard_name(LOG_MEL, split, index, len(shards)) for index in range(len(shards))]
+        names = layout.shard_names(LOG_MEL, split, len(shards))
         splits[split] = workspace.split_info(names, [labels[name] for name in class_names])
     return DatasetSpec(
         kind=LOG_MEL,

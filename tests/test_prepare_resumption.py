@@ -352,6 +352,50 @@ def test_cut_off_anywhere_a_retry_loses_nothing_and_ends_as_if_made_anew(orchest
     assert everywhere(monkeypatch, begun, run, check) > 20
 
 
+def test_cut_off_anywhere_a_parked_job_begins_anew(orchestra, tmp_path, monkeypatch):
+    """Too many rejects, mended inputs: what was decoded is dropped, and nothing of it may be taken for the new."""
+    small_parts(monkeypatch)
+    folder, mend = mended(orchestra, tmp_path)
+
+    def run(output):
+        if layout.is_complete(output):  # cut off while it tidied up
+            return shutil.rmtree(f"{output}/unfinished")
+        prepare(output=output, input_path=str(folder), settings=SETTINGS, max_reject_fraction=0.1,
+                show_progress=False, leak_audit=False, beam_args=["--runner=FnApiRunner"])  # fmt: skip
+
+    with pytest.raises(ValueError, match="max_reject_fraction"):
+        run(f"{tmp_path}/parked")
+    mend()
+    (folder / "oboe" / "empty.mp3").unlink()
+    run(f"{tmp_path}/anew")
+
+    def begun(number):
+        return shutil.copytree(tmp_path / "parked", tmp_path / str(number)).as_posix()
+
+    def check(output, number):
+        assert files(output) == files(f"{tmp_path}/anew"), number
+        assert verify(output).ok
+
+    assert everywhere(monkeypatch, begun, run, check) > 20
+
+
+def test_an_interrupted_exchange_is_not_taken_for_another_commands_result(orchestra, tmp_path, monkeypatch):
+    folder, mend = mended(orchestra, tmp_path)
+    arguments = {"output": f"{tmp_path}/d", "input_path": str(folder), "max_reject_fraction": 0.5,
+                 "show_progress": False, "leak_audit": False}  # fmt: skip
+    prepare(settings=PrepareSettings(), **arguments)
+    mend()
+    move = storage.move
+    monkeypatch.setattr(storage, "move", lambda *paths: (_ for _ in ()).throw(RuntimeError("cut off here")))
+    with pytest.raises(RuntimeError):
+        prepare(settings=PrepareSettings(), retry_rejects=True, **arguments)
+    monkeypatch.setattr(storage, "move", move)
+    other = PrepareSettings(split=SplitSettings(seed=1))
+    with pytest.raises(ValueError, match="was made with split.seed=0, this command has split.seed=1"):
+        prepare(settings=other, **arguments)
+    assert verify(f"{tmp_path}/d").ok and layout.read_spec(f"{tmp_path}/d").num_recordings == 13
+
+
 def test_what_a_retry_refuses_leaves_the_dataset_as_it_was(orchestra, melcache, tmp_path):
     folder, _ = mended(orchestra, tmp_path)
     rows = [{"path": str(path.relative_to(folder)), "label": path.parent.name, "take": "1"}

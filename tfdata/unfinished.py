@@ -2,7 +2,8 @@
 
     job.json        everything that decides the result
     lock            held while a job runs (job_lock.py)
-    shards/NAME     for each shard that is written: its sha256, bytes and clips
+    shards/NAME     for each shard that is written: what was to be in it, its sha256, bytes and clips
+    clearing        while the folder is emptied for another job
 
 A command that is started again with the same settings continues where it was interrupted; one with others is refused,
 and told which setting differs.
@@ -82,6 +83,8 @@ class Unfinished:
                     "choose a directory that you may write to"
                 ) from error
             self.check_free(**allowed)  # another job may have just finished it
+            if storage.exists(self.path(_CLEARING)):
+                self.clear()
             try:
                 yield
             finally:
@@ -96,8 +99,6 @@ class Unfinished:
         Raises:
           DatasetError: a job of another identity was begun here.
         """
-        if storage.exists(self.path(_CLEARING)):
-            self.clear()
         if self.check_same(identity):
             storage.remove_temporaries(self.output)
         storage.write_text(self.path(JOB), json.dumps(identity, indent=2))
@@ -116,8 +117,7 @@ class Unfinished:
             name, then, now = difference
             raise DatasetError(
                 f"{self.output} holds an unfinished job with {name}={then}, this one has {name}={now}: repeat that "
-                "job's "
-                f"command to finish it, or remove {self.output}"
+                f"job's command to finish it, or remove {self.output}"
             )
         return True
 
@@ -162,7 +162,7 @@ class Unfinished:
         )
 
     def clear(self) -> None:
-        """Remove everything but the lock, which is held; killed half way, it is finished by the next `begin`."""
+        """Remove everything but the lock, which is held; killed half way, it is finished by the next `held`."""
         storage.write_text(self.path(_CLEARING), "")
         for name in storage.list_names(self.path("")):
             if name not in (_LOCK, _CLEARING):
