@@ -2,23 +2,42 @@
 
 import dataclasses
 import json
-import os
-import statistics
-import tempfile
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
-from launch import run_directory
-from model.baselines import logistic_regression
-from model.heads import Examples, HeadSettings, HeadTrainer, test_metrics
-from tfdata import clips, layout, storage
-from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec
+from launch import head_baselines, head_divisions, head_files, head_results, run_directory
+from launch.head_collection import Collection, open_collection
+from launch.head_divisions import FOLD, FRACTION, RANDOM_SPLIT, DivisionName
+from launch.head_ranking import LiveRanking
+from launch.head_work import HeadTask, train_all
+from model.head_inputs import HeadInputs
+from model.head_settings import HeadSettings
+from model.heads import TrainedHead
+from tfdata import storage
+from tfdata.spec import DatasetError
 from tfdata.unfinished import Unfinished
 
-_MAX_BASELINE_CLIPS = 5_000  # what a general solver takes in minutes
-RAW_BASELINE, FEATURE_BASELINE = "logistic regression, raw log-mel", "logistic regression, features"
+SAVE_HEADS = ("all", "best", "none")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadQuestions:
+    """What is to be found out, beside how the heads do on the dataset's own splits.
+
+    Attributes:
+      random_split: the same heads on a random split of the same clips, groups torn apart, to see what that flatters.
+      cross_validate: on the dataset's folds.
+      learning_curve: fractions of the training clips, each above 0 and below 1.
+      test_features: a feature dataset of another collection, tested on as a whole.
+    """
+
+    random_split: bool = False
+    cross_validate: bool = False
+    learning_curve: tuple[float, ...] = ()
+    test_features: str | None = None
 
 
 def train_heads(
@@ -27,77 +46,72 @@ def train_heads(
     output: str,
     setups: Mapping[str, HeadSettings],
     num_seeds: int,
-    standardise: bool,
-    data: str | None,
     provenance: Mapping[str, Any],
     show_progress: bool,
+    varied: Mapping[str, Mapping[str, Any]] | None = None,
+    questions: HeadQuestions = HeadQuestions(),
+    data: str | None = None,
+    save_heads: str = "all",
+    allow_stale: bool = False,
+    local_cache_dir: str | None = None,
+    num_threads: int = 0,
 ) -> dict[str, Any]:
     """Train every setup with every seed, test each, and write all of it to `output`.
 
     Args:
       features: feature dataset directory.
-      output: run directory to make; the same call continues an interrupted one.
+      output: run directory to make; the same call continues an interrupted one, head by head.
       setups: name to settings.
       num_seeds: seeds 0 to num_seeds - 1.
-      standardise: whether features are standardised with the training split's statistics.
-      data: the clip dataset the features were made from, for the baseline on raw log-mels; None takes the place that
-        the features record, and goes without the baseline where they are not there any more.
       provenance: stored for people to read.
+      varied: setup to what it varies in a search, for the table.
+      questions: what else is to be found out.
+      data: the clip dataset the features were made from, for the baseline on raw log-mels and to see whether it has
+        changed; None takes the place that the features record, and goes without where it is not there any more.
+      save_heads: "all", "none", or "best": only the head of the highest validation accuracy.
+      allow_stale: train although the clips were changed since the features were made; every result says so.
+      local_cache_dir: features are mapped from a file there instead of being held in memory.
+      num_threads: heads trained at once; 0 is one for each core.
     Returns:
       the content of heads.json.
     Raises:
-      DatasetError: the features are incomplete, damaged, lack a split, or were made from other clips than `data`;
-        `output` is in use.
+      DatasetError: the features are incomplete, damaged, stale, lack a split, or were made from other clips than
+        `data`; another collection's features were made otherwise; `output` is in use; every head diverged.
+      ValueError: settings that don't go with these clips.
     """
-    spec = layout.read_spec(features, FEATURES)
-    data, clips_spec = _parent(spec, features, data)
-    for split in ("train", "test"):
-        if split not in spec.splits:
-            raise DatasetError(f"{features} has no {split} split: prepare the clips with one, then cache again")
+    collection = open_collection(features, data=data, test_features=questions.test_features, allow_stale=allow_stale)
+    spec = collection.spec
+    head_divisions.check_splits(features, spec)
+    if save_heads == "best" and "validation" not in spec.splits:
+        raise DatasetError(f"--save_heads=best needs a validation split, and {features} has none: save all or none")
     identity = {
         "features": spec.fingerprint,
+        "test_features": collection.other_spec.fingerprint if collection.other_spec else None,
         "setups": {name: dataclasses.asdict(settings) for name, settings in setups.items()},
         "num_seeds": num_seeds,
-        "standardise": standardise,
+        "random_split": questions.random_split,
+        "cross_validate": questions.cross_validate,
+        "learning_curve": list(questions.learning_curve),
+        "save_heads": save_heads,
+        "stale": collection.stale,
     }
     unfinished = Unfinished(output)
     with unfinished.held(done_marker=run_directory.HEADS):
         unfinished.begin(identity)
-        splits = {name: clips.load_split(features, spec, name) for name in spec.splits}
-        examples = {name: Examples(split.array, split.labels) for name, split in splits.items()}
-        num_classes = len(spec.class_names)
-        trainer = HeadTrainer(
-            examples["train"], examples.get("validation"), num_classes=num_classes, standardise=standardise
-        )
-        results = []
-        total = num_seeds * sum(settings.epochs for settings in setups.values())
-        with tqdm(total=total, desc="heads", unit=" epochs", disable=not show_progress) as bar:
-            for name, settings in setups.items():
-                runs = []
-                for seed in range(num_seeds):
-                    folder = run_directory.seed_folder(output, name, seed)
-                    result_path = storage.join(folder, run_directory.RESULT)
-                    if storage.exists(result_path):
-                        bar.update(settings.epochs)
-                    else:
-                        _run(trainer, settings, seed, splits["test"], spec, folder, bar, standardise=standardise)
-                    runs.append(json.loads(storage.read_text(result_path)))
-                    bar.set_postfix_str(f"{name} seed {seed}: test {runs[-1]['test_accuracy']:.3f}")
-                results.append(_summary(name, settings, runs))
-
-        baselines = [_baseline(FEATURE_BASELINE, examples, num_classes)]
-        if data:
-            raw = {name: clips.load_split(data, clips_spec, name) for name in ("train", "test")}
-            raw_examples = {name: Examples(split.array, split.labels) for name, split in raw.items()}
-            baselines.insert(0, _baseline(RAW_BASELINE, raw_examples, num_classes))
+        collection.load(local_cache_dir=local_cache_dir, show_progress=show_progress)
+        tasks = _tasks(setups, num_seeds, questions, collection)
+        run = _Run(output, collection, save_heads=save_heads)
+        run.train(tasks, num_threads=num_threads, show_progress=show_progress)
         document = {
             **identity,
             "features_path": storage.absolute(features),
             "weights": spec.settings["weights"],
             "class_names": spec.class_names,
             "num_clips": {name: split.num_clips for name, split in spec.splits.items()},
-            "results": results,
-            "baselines": baselines,
+            "unmatched": collection.unmatched,
+            "saved": run.saved(),
+            **_results(setups, varied or {}, run, collection),
+            "baselines": head_baselines.rows(collection, random_split=questions.random_split),
             "provenance": provenance,
         }
         storage.write_text(storage.join(output, run_directory.HEADS), json.dumps(document, indent=2) + "\n")
@@ -105,100 +119,108 @@ def train_heads(
     return document
 
 
-def _parent(spec: DatasetSpec, features: str, data: str | None) -> tuple[str | None, DatasetSpec | None]:
-    """Place and spec of the clips the features were made from; (None, None) where none are named and they are gone."""
-    recorded = spec.parent["path"]
-    if data is None and not layout.is_complete(recorded):
-        return None, None
-    clips_spec = layout.read_spec(data or recorded, LOG_MEL)
-    if clips_spec.fingerprint == spec.parent["fingerprint"]:
-        return data or recorded, clips_spec
-    if data is None:  # other clips were made at that place since
-        return None, None
-    raise DatasetError(
-        f"{features} was made from clips {spec.parent['fingerprint'][:12]} ({recorded}), but {data} is "
-        f"{clips_spec.fingerprint[:12]}: give --data={recorded}, or cache {data}"
-    )
-
-
-def _run(trainer, settings, seed, test, spec, folder, bar, *, standardise):
-    """Train and test one head, and write its folder."""
-    head = trainer.train(settings, seed=seed, on_epoch=lambda metrics: bar.update())
-    probabilities = head.probabilities(test.array)
-    tested = test_metrics(probabilities, test.labels)
-    last = head.history[-1]
-    result = {
-        "seed": seed,
-        "test_accuracy": tested["accuracy"],
-        "test_loss": tested["loss"],
-        "confusion": tested["confusion"],
-        "num_test_clips": len(test.labels),
-        **{name: last[name] for name in last if name not in ("epoch", "learning_rate")},
+def _results(setups, varied, run: "_Run", collection: Collection) -> dict[str, Any]:
+    tested = {
+        "run": run.output,
+        "test_labels": collection.features.labels[collection.features.rows("test")],
+        "test_groups": collection.features.groups[collection.features.rows("test")],
     }
-    storage.write_bytes(storage.join(folder, "head.keras"), _saved(head.model))
-    recorded = {
-        **dataclasses.asdict(settings),
-        "seed": seed,
-        "standardise": standardise,
-        "features": spec.fingerprint,
-        "class_names": spec.class_names,
-    }
-    storage.write_text(storage.join(folder, "settings.json"), json.dumps(recorded, indent=2) + "\n")
-    storage.write_text(storage.join(folder, run_directory.METRICS), _lines(head.history))
-    storage.write_text(
-        storage.join(folder, "predictions.jsonl"),
-        _lines(
-            {
-                "id": clip.id,
-                "label": spec.class_names[clip.label],
-                "probabilities": [round(float(p), 6) for p in answer],
-            }
-            for clip, answer in zip(test.clips, probabilities)
-        ),
-    )
-    storage.write_text(storage.join(folder, run_directory.RESULT), json.dumps(result, indent=2) + "\n")
+    rows = head_results.rows(setups, varied, run.results, **tested)
+    if not any(row["seeds"] for row in rows):
+        raise DatasetError(f"every head diverged; the first: {rows[0]['failed'][0]}")
+    return {"results": rows, "comparisons": head_results.comparisons(rows, **tested)}
 
 
-def _saved(model) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:  # Keras saves to local paths only
-        path = os.path.join(folder, "head.keras")
-        model.save(path)
-        with open(path, "rb") as file:
-            return file.read()
+def _tasks(setups, num_seeds: int, questions: HeadQuestions, collection: Collection) -> list[HeadTask]:
+    divisions = [DivisionName()]
+    if questions.random_split:
+        divisions.append(DivisionName(RANDOM_SPLIT))
+    if questions.cross_validate:
+        num_folds = head_divisions.num_folds(collection.features)
+        if not num_folds:
+            raise DatasetError(f"{collection.path} has no folds: prepare the clips with --folds=5, then cache again")
+        divisions += [DivisionName(FOLD, fold=fold) for fold in range(num_folds)]
+    tasks = [
+        HeadTask(name, settings, seed, division)
+        for division in divisions
+        for name, settings in setups.items()
+        for seed in range(num_seeds)
+    ]
+    return tasks + [
+        HeadTask(name, settings, seed, DivisionName(FRACTION, fraction=fraction, seed=seed))
+        for fraction in questions.learning_curve
+        for seed in range(num_seeds)
+        for name, settings in setups.items()
+    ]
 
 
-def _lines(rows) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
+class _Run:
+    """The heads of a run directory: which are done, and training the rest."""
+
+    def __init__(self, output: str, collection: Collection, *, save_heads: str):
+        self.output = output
+        self.results: list[tuple[HeadTask, dict]] = []
+        self._collection = collection
+        self._save_heads = save_heads
+        self._best: tuple[tuple, str] | None = None  # rank and folder of the saved head, for "best"
+
+    def train(self, tasks: Sequence[HeadTask], *, num_threads: int, show_progress: bool) -> None:
+        todo = []
+        for task in tasks:
+            path = storage.join(self._folder(task), run_directory.RESULT)
+            if storage.exists(path):
+                self._take(task, json.loads(storage.read_text(path)))
+            else:
+                todo.append(task)
+        total = sum(task.settings.epochs for task in tasks)
+        left = sum(task.settings.epochs for task in todo)
+        with tqdm(total=total, initial=total - left, desc="heads", unit=" epochs", disable=not show_progress) as bar:
+            if show_progress and len(todo) < len(tasks):
+                tqdm.write(f"continuing: {len(tasks) - len(todo)} of {len(tasks)} heads are trained", file=sys.stderr)
+            ranking = LiveRanking(bar, tasks, shown=show_progress)
+            for result in self.results:
+                ranking.add(*result)
+            for task, inputs, head in train_all(todo, self._inputs, num_threads=num_threads, on_epoch=bar.update):
+                self._write(task, inputs, head)
+                bar.update(task.settings.epochs - _epochs_of(head))  # it may have stopped early
+                ranking.add(*self.results[-1])
+
+    def saved(self) -> list[str]:
+        """Folders of the saved heads, below the run directory; removes those that an interruption left over."""
+        own = [self._folder(task) for task, result in self.results
+               if not task.division.folder and "failed" not in result]  # fmt: skip
+        kept = {"all": own, "none": [], "best": [self._best[1]] if self._best else []}[self._save_heads]
+        for folder in sorted(set(own) - set(kept)):
+            head_files.unsave(folder)
+        return sorted(folder.removeprefix(self.output).lstrip("/") for folder in kept)
+
+    def _folder(self, task: HeadTask) -> str:
+        return run_directory.seed_folder(self.output, task.setup, task.seed, task.division.folder)
+
+    def _inputs(self, task: HeadTask) -> HeadInputs:
+        return self._collection.inputs(task.division, task.settings, validates=task.validates)
+
+    def _write(self, task: HeadTask, inputs: HeadInputs, head) -> None:
+        collection, folder = self._collection, self._folder(task)
+        result = head_files.result_of(task, inputs, head, stale=collection.stale)
+        before = self._best
+        self._take(task, result)
+        is_best = self._best != before
+        if "failed" not in result and not task.division.folder:
+            if self._save_heads == "all" or (self._save_heads == "best" and is_best):
+                names, ids = collection.spec.class_names, collection.test_ids
+                head_files.save(folder, inputs, head, class_names=names, test_ids=ids)
+        head_files.write(folder, task, head, result, recorded=collection.recorded)
+        if self._save_heads == "best" and is_best and before:
+            head_files.unsave(before[1])
+
+    def _take(self, task: HeadTask, result: dict) -> None:
+        self.results.append((task, result))
+        if not task.division.folder and "validation_accuracy" in result:
+            rank = (result["validation_accuracy"], -result["validation_loss"])
+            if self._best is None or rank > self._best[0]:
+                self._best = rank, self._folder(task)
 
 
-def _summary(name: str, settings: HeadSettings, runs: Sequence[dict]) -> dict[str, Any]:
-    """A table row: means over seeds, and the deviation between seeds where there are several."""
-
-    def mean(key):
-        return statistics.fmean(run[key] for run in runs) if key in runs[0] else None
-
-    accuracies = [run["test_accuracy"] for run in runs]
-    return {
-        "name": name,
-        "settings": dataclasses.asdict(settings),
-        "seeds": [run["seed"] for run in runs],
-        "test_accuracy": mean("test_accuracy"),
-        "test_accuracy_std": statistics.stdev(accuracies) if len(runs) > 1 else None,
-        "test_loss": mean("test_loss"),
-        "validation_accuracy": mean("validation_accuracy"),
-        "train_accuracy": mean("train_accuracy"),
-    }
-
-
-def _baseline(name: str, examples: Mapping[str, Examples], num_classes: int) -> dict[str, Any]:
-    # Stored clips are shuffled by hash, so that the first are a fair sample of a large collection.
-    whole, n = examples["train"], _MAX_BASELINE_CLIPS
-    train = Examples(whole.features[:n], whole.labels[:n])
-    probabilities = logistic_regression(train, examples["test"], num_classes=num_classes)
-    tested = test_metrics(probabilities, examples["test"].labels)
-    return {
-        "name": name,
-        "num_train_clips": len(train.labels),
-        "test_accuracy": tested["accuracy"],
-        "test_loss": tested["loss"],
-    }
+def _epochs_of(head) -> int:
+    return len(head.history) if isinstance(head, TrainedHead) else 0

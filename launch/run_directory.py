@@ -1,26 +1,30 @@
-"""The run directory that `melcache heads` writes: names, reading, and the results as a table of text.
+"""The run directory that `melcache heads` writes: its names, and reading it.
 
-heads.json                 written last: what was trained on what, and the results of all runs
-SETUP/seed0/head.keras     features to probabilities, standardisation included
-            settings.json  resolved settings
+heads.json                 written last: what was trained on what, and the results of all heads
+SETUP/seed0/settings.json  resolved settings
             metrics.jsonl  one line for each epoch
-            predictions.jsonl   one line for each test clip: id, label, probabilities
-            result.json    written last in its folder: test result
+            answers.npy    class number given to each test clip, uint16
+            result.json    written last in its folder: results at the chosen epoch, or why there are none
+            head.keras     features as stored to probabilities (--save_heads)
+            predictions.jsonl   one line for each test clip: id, label, probabilities (--save_heads)
+SETUP/random_split/seed0, SETUP/fold2/seed0, SETUP/fraction0.5/seed0      the same setup on other divisions of the clips
 """
 
+import io
 import json
-from collections.abc import Mapping
 from typing import Any
 
-from model import thesis
+import numpy as np
+
 from tfdata import storage
 from tfdata.spec import DatasetError
 
-HEADS, RESULT, METRICS = "heads.json", "result.json", "metrics.jsonl"
+HEADS, SETTINGS, RESULT, METRICS = "heads.json", "settings.json", "result.json", "metrics.jsonl"
+ANSWERS, MODEL, PREDICTIONS = "answers.npy", "head.keras", "predictions.jsonl"
 
 
-def seed_folder(run: str, setup: str, seed: int) -> str:
-    return storage.join(run, setup, f"seed{seed}")
+def seed_folder(run: str, setup: str, seed: int, division: str = "") -> str:
+    return storage.join(run, setup, *([division] if division else []), f"seed{seed}")
 
 
 def read_heads(run: str) -> dict[str, Any]:
@@ -45,28 +49,6 @@ def read_metrics(run: str, setup: str, seed: int) -> list[dict[str, float]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def table(document: Mapping[str, Any]) -> list[str]:
-    """The results as lines of text: ours, and what the thesis reports for the setup of that name."""
-    seeds = document["num_seeds"]
-    lines = [
-        f"{'':34}{'hidden':>10}{'Nesterov':>10}{'batch':>7}{'test loss':>11}"
-        f"{'test acc.':>16}{'valid.':>8}{'thesis':>14}"
-    ]
-    for row in document["results"]:
-        settings = row["settings"]
-        spread = f" ± {row['test_accuracy_std']:.3f}" if row["test_accuracy_std"] is not None else ""
-        reported = thesis.REPORTED.get(row["name"])
-        beside = f"{reported.test_accuracy:.2f} ({reported.test_loss:.2f})" if reported else ""
-        validation = "" if row["validation_accuracy"] is None else f"{row['validation_accuracy']:.3f}"
-        lines.append(
-            f"{row['name']:34}{'-'.join(map(str, settings['hidden_units'])):>10}"
-            f"{'yes' if settings['nesterov'] else 'no':>10}{settings['batch_size']:>7}{row['test_loss']:>11.3f}"
-            f"{row['test_accuracy']:>9.3f}{spread:<8}{validation:>7}{beside:>14}".rstrip()
-        )
-    for row in document["baselines"]:
-        lines.append(f"{row['name']:34}{'':27}{row['test_loss']:>11.3f}{row['test_accuracy']:>9.3f}")
-    lines.append(
-        f"({seeds} seed{'s: mean ± deviation' if seeds > 1 else ''}; thesis: other recordings, ImageNet weights; "
-        "test accuracy and loss)"
-    )
-    return lines
+def read_answers(run: str, setup: str, seed: int) -> np.ndarray:
+    """Class number given to each test clip, uint16 [n], in stored order."""
+    return np.load(io.BytesIO(storage.read_bytes(storage.join(seed_folder(run, setup, seed), ANSWERS))))

@@ -1,6 +1,7 @@
-"""Standardising features with the training split's statistics, and the span they live in."""
+"""Standardising features with the training clips' statistics."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -13,28 +14,29 @@ class Standardiser:
     std: np.ndarray
 
     @classmethod
-    def fit(cls, values: np.ndarray) -> "Standardiser":
-        """From training features [clips, num_values]. A value that never varies is only centred."""
-        std = values.std(axis=0, dtype=np.float64)
-        return cls(
-            values.mean(axis=0, dtype=np.float64).astype(np.float32), np.where(std > 1e-6, std, 1.0).astype(np.float32)
-        )
+    def fit(cls, blocks: Iterable[np.ndarray]) -> "Standardiser":
+        """From training features in blocks [clips, num_values]. A value that never varies is only centred.
+
+        Mean and variance are merged block by block (Chan, Golub, LeVeque 1979), in double precision.
+        """
+        count, mean, square = 0, 0.0, 0.0
+        for block in blocks:
+            values = block.astype(np.float64)
+            block_mean = values.mean(axis=0)
+            shift = block_mean - mean
+            total = count + len(values)
+            square = square + ((values - block_mean) ** 2).sum(axis=0) + shift**2 * (count * len(values) / total)
+            mean, count = mean + shift * (len(values) / total), total
+        std = np.sqrt(square / count)
+        return cls(mean.astype(np.float32), np.where(std > 1e-6, std, 1.0).astype(np.float32))
 
     @classmethod
     def identity(cls, num_values: int) -> "Standardiser":
         return cls(np.zeros(num_values, np.float32), np.ones(num_values, np.float32))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        return (values.astype(np.float32) - self.mean) / self.std
-
-
-def span_basis(values: np.ndarray) -> np.ndarray | None:
-    """An orthonormal basis [num_values, clips] of the span of training features, or None where it would save nothing.
-
-    Gradient descent never leaves start + span: the gradient of a first layer's kernel is a sum of its inputs. And with
-    momentum it is equivariant to a rotation of the inputs, so training on `values @ basis` takes the same way as
-    training on `values`, at clips / num_values of the arithmetic.
-    """
-    num_clips, num_values = values.shape
-    # The decomposition costs as much as some epochs, so it must save a good part of each.
-    return np.linalg.qr(values.T)[0] if 2 * num_clips < num_values else None
+        """float32 [n, num_values]."""
+        result = values.astype(np.float32)
+        result -= self.mean
+        result /= self.std
+        return result

@@ -1,0 +1,168 @@
+"""What heads are trained from: a feature dataset opened, checked against what it was made from, and loaded once.
+
+Optionally beside another collection's features, which the same heads are tested on.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from launch.head_divisions import DivisionName, divide
+from model.head_inputs import HeadInputs
+from model.head_settings import HeadSettings
+from tfdata import in_memory, layout, lineage, storage
+from tfdata.in_memory import InMemory
+from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec
+from tfdata.unfinished import first_difference
+
+
+@dataclasses.dataclass
+class Collection:
+    """A feature dataset, the clips it was made from where they are still there, and another collection to test on.
+
+    Attributes:
+      path, spec: of the features.
+      clips_path, clips_spec: of the clips; None where they are gone, or changed since.
+      stale: what has changed in the clips since; None where nothing has, or it can't be seen.
+      other_path, other_spec: of the other collection's features, or None.
+      features: all clips of the splits, and after them the other collection's; set by `load`.
+    """
+
+    path: str
+    spec: DatasetSpec
+    clips_path: str | None
+    clips_spec: DatasetSpec | None
+    stale: str | None
+    other_path: str | None = None
+    other_spec: DatasetSpec | None = None
+    features: InMemory | None = None
+    other_rows: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
+
+    def load(self, *, local_cache_dir: str | None, show_progress: bool) -> None:
+        """Read the features.
+
+        Raises:
+          DatasetError: a shard is missing or damaged, or there is not memory enough.
+        """
+        own = in_memory.load(self.path, self.spec, local_cache_dir=local_cache_dir, show_progress=show_progress)
+        self.features = own
+        if self.other_spec is None:
+            return
+        other = in_memory.load(
+            self.other_path, self.other_spec, local_cache_dir=local_cache_dir, show_progress=show_progress
+        )
+        number_of = {name: index for index, name in enumerate(self.spec.class_names)}
+        labels = np.array([number_of.get(name, -1) for name in self.other_spec.class_names])[other.labels]
+        matched = np.flatnonzero(labels >= 0)
+        self.features = dataclasses.replace(
+            own,
+            array=np.concatenate([own.array, other.array[matched]]),
+            labels=np.concatenate([own.labels, labels[matched]]),
+            folds=np.concatenate([own.folds, other.folds[matched]]),
+            ids=np.concatenate([own.ids, other.ids[matched]]),
+            groups=np.concatenate([own.groups, other.groups[matched]]),
+        )
+        self.other_rows = np.arange(len(own.labels), len(own.labels) + len(matched))
+
+    @property
+    def unmatched(self) -> dict[str, Any] | None:
+        """Classes that only one of the collections has; None without another collection."""
+        if self.other_spec is None:
+            return None
+        ours, theirs = self.spec.class_names, self.other_spec.class_names
+        return {
+            "only_in_training": [name for name in ours if name not in theirs],
+            "only_in_other": [name for name in theirs if name not in ours],
+        }
+
+    @property
+    def recorded(self) -> Mapping[str, Any]:
+        """What each head's settings.json says of what it was trained from."""
+        return {
+            "class_names": self.spec.class_names,
+            "features": self.spec.fingerprint,
+            "weights": self.spec.settings["weights"],
+            "image": self.spec.settings["image"],
+            **({"stale": self.stale} if self.stale else {}),
+        }
+
+    @property
+    def test_ids(self) -> list[str]:
+        return [id.decode() for id in self.features.ids[self.features.rows("test")]]
+
+    def inputs(self, division: DivisionName, settings: HeadSettings, *, validates: bool) -> HeadInputs:
+        """The inputs of heads of these settings.
+
+        Raises:
+          ValueError: a class has no training clip, or a feature is not finite.
+        """
+        rows = divide(division, self.features, self.spec, validates=validates, other=self.other_rows)
+        missing = set(range(len(self.spec.class_names))) - set(np.unique(self.features.labels[rows.train]).tolist())
+        if missing:
+            where = division.folder.replace("_", " ") or "the train split"
+            raise DatasetError(
+                f"class {self.spec.class_names[min(missing)]!r} has no training clip in {where} of {self.path}: "
+                "prepare the clips again, with more of that class or other splits"
+            )
+        return HeadInputs(
+            self.features.array,
+            self.features.labels,
+            rows,
+            num_classes=len(self.spec.class_names),
+            pooling=settings.pooling,
+            standardise=settings.standardise,
+        )
+
+
+def open_collection(features: str, *, data: str | None, test_features: str | None, allow_stale: bool) -> Collection:
+    """Open the specs and check that they belong together; reads no shard.
+
+    Raises:
+      DatasetError: no complete feature dataset; the clips differ from those it was made from (names the field and the
+        command that mends it); the other collection's features were made otherwise.
+    """
+    spec = layout.read_spec(features, FEATURES)
+    clips_path, clips_spec, stale = _clips(spec, features, data, allow_stale)
+    collection = Collection(features, spec, clips_path, clips_spec, stale)
+    if test_features is not None:
+        collection.other_path = test_features
+        collection.other_spec = _other(test_features, spec, features)
+    return collection
+
+
+def _clips(spec: DatasetSpec, features: str, data: str | None, allow_stale: bool):
+    """Place and spec of the clips, and what has changed in them; (None, None, None) where they are gone."""
+    path = data or spec.parent["path"]
+    if data is None and not layout.is_complete(path):
+        return None, None, None
+    clips = layout.read_spec(path, LOG_MEL)
+    difference = lineage.difference(spec, clips)
+    if difference is None:
+        return path, clips, None
+    if not allow_stale:
+        raise DatasetError(
+            f"{features} was made from clips that differ from those in {path} now: {difference}. "
+            f"{lineage.how_to_mend(features, path)}; or go on with --allow_stale, and every result will say so"
+        )
+    return None, None, f"made with --allow_stale: the clips in {path} have changed since: {difference}"
+
+
+def _other(path: str, spec: DatasetSpec, features: str) -> DatasetSpec:
+    other = layout.read_spec(path, FEATURES)
+    ours = {"array": dataclasses.asdict(spec.array), **spec.settings}
+    theirs = {"array": dataclasses.asdict(other.array), **other.settings}
+    if difference := first_difference(ours, theirs):
+        name, our_value, their_value = difference
+        raise DatasetError(
+            f"--test_features={path} was made with {name}={their_value}, {features} with {our_value}, so that one's heads "
+            f"can't be tested on the other: melcache cache --data={other.parent['path']} --like={features} "
+            f"--output={storage.absolute(path).rstrip('/')}_like"
+        )
+    if not set(spec.class_names) & set(other.class_names):
+        raise DatasetError(
+            f"{path} and {features} have no class in common ({', '.join(other.class_names)} against "
+            f"{', '.join(spec.class_names)}): classes are matched by name"
+        )
+    return other
