@@ -44,18 +44,27 @@ def test_the_interval_over_seeds_is_students_and_covers():
         comparison.mean_interval(values, 95)
 
 
-def test_the_interval_over_recordings_is_that_of_drawing_groups_one_by_one():
-    (correct,), groups = experiment(np.random.default_rng(1), accuracies=[0.8], num_groups=150)
+@pytest.mark.parametrize("num_groups", [9, 150])
+def test_the_interval_over_recordings_is_that_of_drawing_groups_one_by_one(num_groups):
+    (correct,), groups = experiment(np.random.default_rng(1), accuracies=[0.7], num_groups=num_groups)
     low, high = comparison.group_bootstrap(correct, groups, seed=0)
     rng, drawn = np.random.default_rng(2), []
-    members = [np.flatnonzero(groups == group) for group in range(150)]
+    members = [np.flatnonzero(groups == group) for group in range(num_groups)]
     for _ in range(4000):
-        clips = np.concatenate([members[group] for group in rng.integers(0, 150, 150)])
+        clips = np.concatenate([members[group] for group in rng.integers(0, num_groups, num_groups)])
         drawn.append(correct[:, clips].mean())
-    assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.012)
-    assert high - low == pytest.approx(2 * 1.976 * np.std(drawn), rel=0.05)  # Student's of 149 degrees
-    # Each clip for itself and one seed: the binomial interval, and scipy's bootstrap.
-    single = correct[:1]
+    # Korn and Graubard's formula, and near it what Student's quantile makes of the deviation.
+    accuracy, variance = correct.mean(), np.var(drawn) * num_groups / (num_groups - 1)
+    student = scipy.stats.t.ppf(0.975, [num_groups - 1, len(groups) - 1])
+    worth = accuracy * (1 - accuracy) / variance * (student[1] / student[0]) ** 2
+    right, wrong = accuracy * worth, (1 - accuracy) * worth
+    exact = (scipy.stats.beta(right, wrong + 1).ppf(0.025), scipy.stats.beta(right + 1, wrong).ppf(0.975))
+    assert (low, high) == pytest.approx(exact, abs=0.006)
+    assert high - low == pytest.approx(2 * student[0] * np.sqrt(variance), rel=0.15)
+
+
+def test_the_interval_over_independent_clips_is_the_binomial_one_and_scipys():
+    single = np.random.default_rng(1).random((1, 400)) < 0.8
     ours = comparison.group_bootstrap(single, range(single.shape[1]), seed=0)
     exact = scipy.stats.binomtest(int(single.sum()), single.size).proportion_ci(method="exact")
     assert ours == pytest.approx((exact.low, exact.high), abs=0.002)
@@ -79,7 +88,9 @@ def test_the_interval_over_recordings_depends_on_nothing_else():
     assert comparison.group_bootstrap(correct, [0] * len(groups), seed=0) is None
 
 
-@pytest.mark.parametrize("num_groups, accuracy, worse", [(15, 0.8, 0.74), (60, 0.95, 0.92), (200, 0.6, 0.6)])
+@pytest.mark.parametrize(
+    "num_groups, accuracy, worse", [(8, 0.6, 0.5), (15, 0.8, 0.74), (60, 0.95, 0.92), (200, 0.6, 0.6)]
+)
 def test_intervals_over_recordings_cover_the_truth(num_groups, accuracy, worse):
     rng = np.random.default_rng(num_groups)
     covered, covered_without_groups, differences_covered = [], [], []
@@ -185,6 +196,9 @@ def test_calibration_error_equals_a_loop_over_bins():
     assert ours == pytest.approx(error) and ours < 0.03  # labels are drawn from the probabilities themselves
     sharp = probabilities**4 / (probabilities**4).sum(axis=1, keepdims=True)
     assert comparison.expected_calibration_error(sharp, labels) > 0.15
+    # One bin holds 0.95 and 1: half right, 0.975 sure. On an edge, 0.6 stands with what is below it, not with 0.61.
+    edges = np.array([[1, 0], [0.95, 0.05], [0.6, 0.4], [0.61, 0.39]])
+    assert comparison.expected_calibration_error(edges, [1, 0, 0, 1]) == pytest.approx((2 * 0.475 + 0.4 + 0.61) / 4)
     sure = np.eye(5)[labels]
     assert comparison.expected_calibration_error(sure, labels) == 0
     assert comparison.expected_calibration_error(sure, (labels + 1) % 5) == 1
