@@ -11,7 +11,10 @@ import numpy as np
 from markupsafe import escape
 from matplotlib.figure import Figure
 
+from launch.head_rows import by_validation, number
+
 _INK = "#010203"  # stands for the page's text colour until the SVG is written
+_MOST_DOTS = 500  # more are drawn as pixels, so that the page stays small
 _LINE_COLOURS = ("#2f8fd8", "#e08a00", "#1fa37a", "#cf6fb0", "#8f7ee0", "#b0a01f", "#d9534f", "#5fb7c9")
 _STYLE = {
     "svg.fonttype": "none",
@@ -82,6 +85,76 @@ def curves(histories: Mapping[str, Sequence[Sequence[dict]]]) -> str:
             axis.grid(alpha=0.25, color=_INK, linewidth=0.5)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(histories))
         return _svg(figure, "curves", f"accuracy and loss by epoch of {', '.join(histories)}")
+
+
+def learning_curves(points: Mapping[str, Sequence[Mapping]]) -> str:
+    """Test accuracy over the part of the training clips that was used, a line for each setup.
+
+    Args:
+      points: for each setup, dictionaries with "fraction" (above 0, up to 1), "num_train_clips", "test_accuracy", and
+        "interval" [low, high] or None; the band runs between the intervals' ends.
+    Raises:
+      ValueError: there is no setup, or one without points.
+    """
+    if not points or not all(points.values()):
+        raise ValueError(f"expected at least one setup, each with points, got {dict(points)!r}")
+    ticks: dict[float, str] = {}
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9.5, 4.0), layout="constrained")
+        axis = figure.subplots()
+        for colour, (name, given) in zip(_LINE_COLOURS * len(points), points.items()):
+            ordered = sorted(given, key=lambda point: point["fraction"])
+            for point in ordered:
+                ticks.setdefault(point["fraction"], f"{point['fraction']:.3g}\n{point['num_train_clips']:,}")
+            fractions = [point["fraction"] for point in ordered]
+            accuracies = [point["test_accuracy"] for point in ordered]
+            axis.plot(fractions, accuracies, color=colour, label=name, linewidth=1.6, marker="o", markersize=3.5,
+                      gid=f"line-{name}")  # fmt: skip
+            known = [point for point in ordered if point.get("interval")]
+            if known:
+                low, high = zip(*(point["interval"] for point in known))
+                fractions = [point["fraction"] for point in known]
+                axis.fill_between(fractions, low, high, color=colour, alpha=0.15, linewidth=0, gid=f"band-{name}")
+        axis.set(xscale="log", xlabel="fraction of the training clips, and how many they are", ylabel="test accuracy")
+        axis.set_xticks(list(ticks), list(ticks.values()))
+        axis.minorticks_off()
+        axis.grid(alpha=0.25, color=_INK, linewidth=0.5)
+        _legend_below(figure, axis, len(points))
+        return _svg(figure, "learning", f"test accuracy by number of training clips of {', '.join(points)}")
+
+
+def ranking_picture(rows: Sequence[Mapping]) -> str:
+    """The heads of a search from best to worst validation accuracy, and each one's test accuracy as a dot.
+
+    Args:
+      rows: dictionaries with "name", "validation_accuracy" and "test_accuracy"; those without the first are left out.
+    Raises:
+      ValueError: no row has a validation accuracy.
+    """
+    ordered = [row for row in by_validation(rows) if number(row.get("validation_accuracy")) is not None]
+    if not ordered:
+        raise ValueError(f"expected heads with a validation accuracy, got {len(rows)} without one")
+    places = np.arange(1, len(ordered) + 1)
+    validation = [row["validation_accuracy"] for row in ordered]
+    test = [np.nan if number(row["test_accuracy"]) is None else row["test_accuracy"] for row in ordered]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+        axis = figure.subplots()
+        axis.plot(places, test, "o", color=_LINE_COLOURS[1], markersize=3, label="test", gid="dots-test",
+                  rasterized=len(ordered) > _MOST_DOTS)  # fmt: skip
+        axis.plot(places, validation, color=_LINE_COLOURS[0], linewidth=1.8, label="validation", gid="line-validation",
+                  drawstyle="steps-mid")  # fmt: skip
+        axis.set(xlabel="place by validation accuracy", ylabel="accuracy")
+        axis.grid(alpha=0.25, color=_INK, linewidth=0.5)
+        _legend_below(figure, axis, 2)
+        return _svg(figure, "ranking", f"validation and test accuracy of {len(ordered)} heads, best validation first")
+
+
+def _legend_below(figure: Figure, axis, num_lines: int) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=min(num_lines, 4))
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name with dollar signs is no formula
 
 
 def _svg(figure: Figure, name: str, description: str) -> str:

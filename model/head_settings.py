@@ -6,6 +6,13 @@ POOLINGS = ("none", "average")
 OPTIMIZERS = ("sgd", "adam")
 LEARNING_RATE_RULES = ("inverse_time", "cosine", "constant")
 CLASS_WEIGHTS = ("none", "balanced")
+# Settings that say something only beside one choice of another: with other choices they must be left at their default.
+HAS_MEANING_WITH = {
+    "decay_rate": ("learning_rate_rule", "inverse_time"),
+    "warmup_epochs": ("learning_rate_rule", "cosine"),
+    "momentum": ("optimizer", "sgd"),
+    "nesterov": ("optimizer", "sgd"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,12 +77,8 @@ class HeadSettings:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs must be below epochs={self.epochs}, got {self.warmup_epochs!r}")
-        for name, value, needs, choice in (
-            ("decay_rate", self.decay_rate, "learning_rate_rule", "inverse_time"),
-            ("warmup_epochs", self.warmup_epochs, "learning_rate_rule", "cosine"),
-            ("momentum", self.momentum, "optimizer", "sgd"),
-            ("nesterov", self.nesterov, "optimizer", "sgd"),
-        ):
+        for name, (needs, choice) in HAS_MEANING_WITH.items():
+            value = getattr(self, name)
             if value and getattr(self, needs) != choice:
                 raise ValueError(f"{name}={value!r} has no meaning with {needs}={getattr(self, needs)!r}: leave it out")
 
