@@ -31,7 +31,7 @@ BASE_CLIPS = 512
 
 def divided(features_dir, large):
     """HeadInputs of the dataset's own splits, or of synthetic clips that are more than the values of a feature."""
-    from model.head_inputs import Division, HeadInputs
+    from model.head_inputs import Division
 
     if large:
         rng = np.random.default_rng(0)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from model.first_layer import DirectLayer, SpanLayer, WindowLayer
+from model.first_layer import DirectLayer, SpanLayer
 from model.head_inputs import HeadInputs
 from model.head_optimizers import Sgd, optimizer_of
 from model.head_settings import HeadSettings
@@ -30,9 +30,7 @@ class HeadNetwork:
         self._inputs, self._settings = inputs, settings
         self._optimizer = optimizer_of(settings)
         start = initial_layers(settings, seed, inputs.num_values, inputs.num_classes)
-        first = DirectLayer
-        if isinstance(self._optimizer, Sgd):
-            first = SpanLayer if inputs.in_span else WindowLayer
+        first = SpanLayer if inputs.in_span and isinstance(self._optimizer, Sgd) else DirectLayer
         self._first = first(inputs, start[0][0], self._optimizer, settings.l2)
         self._kernels = [kernel for kernel, _ in start[1:]]  # of the layers after the first
         self._biases = [bias for _, bias in start]
@@ -41,10 +39,6 @@ class HeadNetwork:
         self._dropout_rng = np.random.default_rng([seed, 2_000_000])
         self._targets, self._weights = _targets(inputs, settings)
         self._t = 0
-
-    def begin(self, positions: np.ndarray) -> None:
-        """The next batches will be made of the training clips at these positions, in this order."""
-        self._first.begin(positions)
 
     def train_batch(self, batch: np.ndarray, rate: float) -> tuple[float, int]:
         """One step on the training clips at these positions; returns the sum of their losses, and how many were right.

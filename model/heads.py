@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from model.first_layer import WINDOW_CLIPS
 from model.head_inputs import PARTS, HeadInputs
 from model.head_network import HeadNetwork
 from model.head_settings import HeadSettings
@@ -73,7 +72,6 @@ def train_head(
     order_rng = np.random.default_rng([seed, 1_000_000])
     num_clips = inputs.division.num_train_clips
     starts = range(0, num_clips, settings.batch_size)
-    batches_at_once = max(1, WINDOW_CLIPS // settings.batch_size)
     rates = iter(learning_rates(settings, len(starts)))
     history, best = [], None
     for epoch in range(1, settings.epochs + 1):
@@ -82,9 +80,7 @@ def train_head(
         order = inputs.epoch_order(order_rng)
         loss_sum = num_correct = 0
         with np.errstate(all="ignore"):  # divergence is told below
-            for number, start in enumerate(starts):
-                if number % batches_at_once == 0:
-                    network.begin(order[start : start + batches_at_once * settings.batch_size])
+            for start in starts:
                 rate = next(rates)
                 loss, correct = network.train_batch(order[start : start + settings.batch_size], rate)
                 loss_sum, num_correct = loss_sum + loss, num_correct + correct
