@@ -76,6 +76,8 @@ def cache_features(
       DeviceError: there is no device for `strategy`.
       WeightsError: the weights can't be had or don't fit.
     """
+    # Workers may run elsewhere: no path depends on where the command was given.
+    data, output = storage.absolute(data), storage.absolute(output)
     clips = layout.read_spec(data, LOG_MEL)
     _check_not_outdated(output, data, clips)
     like_spec = layout.read_spec(like, FEATURES) if like else None

@@ -63,19 +63,27 @@ class FeatureShards:
         source, _ = self.splits()[split]
         return layout.shard_names(FEATURES, split, len(self.clips.splits[source].shard_lengths))
 
-    def todo(self) -> list[FeatureShard]:
-        """The shards that are not written yet, in the order of the dataset."""
+    def all(self) -> list[FeatureShard]:
+        """All shards, in the order of the dataset."""
         return [
             FeatureShard(source, name, variant)
             for split, (source_split, variant) in self.splits().items()
             for source, name in zip(
                 shards.of_split(self.data, self.clips, source_split), self.names(split), strict=True
             )
-            if not self.unfinished.is_written(name, source.digest)
         ]
 
+    def todo(self) -> list[FeatureShard]:
+        """The shards that are not written yet, in the order of the dataset."""
+        return [shard for shard in self.all() if not self.unfinished.is_written(shard.name, shard.source.digest)]
+
     def log_mels(self, shard: FeatureShard, clip_records: Sequence[bytes]) -> np.ndarray:
-        """What goes into the network: float32 [n, n_mels, frames] of the clips of `shard.source`, in their order."""
+        """What goes into the network: float32 [n, n_mels, frames] of the clips of `shard.source`, in their order.
+
+        Raises:
+          DatasetError: one has values that are not finite; names the clip. A compiled network may hide them, since its
+            rectifiers turn what is not a number into 0.
+        """
         found = np.empty((len(clip_records), *self.clips.array.shape), np.float32)
         for place, record in enumerate(clip_records):
             if shard.variant:
@@ -89,6 +97,12 @@ class FeatureShards:
                 )
             else:
                 found[place] = schema.decode_array(record, self.clips.array)
+            if not np.isfinite(found[place]).all():
+                clip, _ = schema.decode_clip(record, self.clips)
+                raise DatasetError(
+                    f"the log-mel of {clip.id} ({shard.source.name}) has values that are not finite numbers: prepare "
+                    "the clips anew"
+                )
         return found
 
     def held_places(self, shard: FeatureShard, clip_records: Sequence[bytes]) -> list[bool]:
