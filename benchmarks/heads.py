@@ -1,14 +1,13 @@
 """How fast heads train, as ratios in one run against keras.Model.fit and against running the base in every epoch.
 
-  .venv/bin/python benchmarks/heads.py --features=DIR [--data=DIR]
+  .venv/bin/python benchmarks/heads.py --features=DIR
 
 DIR is a feature dataset that `melcache cache` made. Trained are the thesis's four setups for all their epochs, from the
-same arrays, start and standardisation; every way in processes of its own, with all cores, from arrays in memory to
-trained weights and the answers on validation and test clips. Interleaved rounds; the median with the lowest and highest.
+same arrays, start and standardisation; every way in a process of its own, with all cores, from arrays in memory to
+trained weights and the answers on validation and test clips. Interleaved rounds; the median, lowest and highest.
 
-With --data, the clips that the features were made from, the base's own rate is measured on some of them, and the time
-that the source system's way would take follows by arithmetic: base and head in every epoch, over training and
-validation clips.
+The rate of the base is measured too, and the time that the source system's way would take follows by arithmetic: base
+and head in every epoch, over training and validation clips.
 """
 
 import argparse
@@ -108,7 +107,7 @@ def keras_fit(features_dir, setups, large, in_our_order=False):
     return seconds, losses
 
 
-def base(data_dir):
+def base():
     """Clips a second through Inception-ResNet-v2 by model.predict, on images that are ready."""
     import keras
 
@@ -157,9 +156,7 @@ def compare(features_dir, setups, rounds, large, title):
     print(f"  melcache               {spread(times['ours'])}, memory {memory['ours'] / 2**30:.2f} GiB")
     print(f"  ratio                  {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
     for name in setups:
-        print(
-            f"  {name}: last training loss {our_losses[name][-1]:.5f}, Keras (its own order) {shuffled_losses[name][-1]:.5f}"
-        )
+        print(f"  {name}: last training loss {our_losses[name][-1]:.5f}, Keras's {shuffled_losses[name][-1]:.5f}")
     return statistics.median(times["ours"]), statistics.median(times["keras"]), our_losses
 
 
@@ -179,10 +176,10 @@ def main():
     for name in SETUPS:
         difference = np.abs(np.array(losses[name]) / np.array(same_order[name]) - 1)
         print(
-            f"  {name}: in the same batch order, training losses differ by at most {difference[:CLOSE_EPOCHS].max():.1e} "
-            f"in the first {CLOSE_EPOCHS} epochs, {difference.max():.1e} in all {len(difference)}"
+            f"  {name}: in one batch order, training losses differ by at most {difference[:CLOSE_EPOCHS].max():.1e} of "
+            f"their size in the first {CLOSE_EPOCHS} epochs, {difference.max():.1e} in all {len(difference)}"
         )
-    (rate, _), _ = measured(base, arguments.features)
+    (rate, _), _ = measured(base)
     seen = (counts["train"] + counts.get("validation", 0)) * sum(settings.epochs for settings in SETUPS.values())
     print("\nthe source system's way, by arithmetic: the base in every epoch, over training and validation clips")
     print(f"  model.predict          {rate:.1f} clips/s, {seen:,} clips")

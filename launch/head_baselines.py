@@ -29,7 +29,10 @@ def rows(collection: Collection, *, random_split: bool) -> list[dict[str, Any]]:
     num_classes = len(collection.spec.class_names)
     if collection.clips_path is not None:
         clips = in_memory.load(collection.clips_path, collection.clips_spec)
-        found += _of(clips.array, features.labels, divisions, num_classes, RAW_LOGISTIC, RAW_RIDGE)
+        raw = np.zeros((max(rows.stop for rows in features.splits.values()), *clips.array.shape[1:]), clips.array.dtype)
+        for split in clips.splits:  # in the features' order
+            raw[features.rows(split)] = clips.array[clips.rows(split)]
+        found += _of(raw, features.labels, divisions, num_classes, RAW_LOGISTIC, RAW_RIDGE)
     return found + _of(features.array, features.labels, divisions, num_classes, FEATURE_LOGISTIC, FEATURE_RIDGE)
 
 

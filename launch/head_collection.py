@@ -144,20 +144,30 @@ def _clips(spec: DatasetSpec, features: str, data: str | None, allow_stale: bool
     if not allow_stale:
         raise DatasetError(
             f"{features} was made from clips that differ from those in {path} now: {difference}. "
-            f"{lineage.how_to_mend(features, path)}; or go on with --allow_stale, and every result will say so"
+            f"{lineage.mending_command(features, path)} makes features of them; or go on with --allow_stale, and every "
+            "result will say so"
         )
     return None, None, f"made with --allow_stale: the clips in {path} have changed since: {difference}"
 
 
+def _comparable(spec: DatasetSpec) -> dict[str, Any]:
+    """What two feature datasets must share for heads of one to be tested on the other."""
+    return {
+        "log_mel": spec.parent["settings"]["log_mel"],
+        "image": spec.settings["image"],
+        "weights.digest": spec.settings["weights"]["digest"],
+        "compute_precision": spec.settings["compute_precision"],
+        "shape": list(spec.array.shape),
+    }
+
+
 def _other(path: str, spec: DatasetSpec, features: str) -> DatasetSpec:
     other = layout.read_spec(path, FEATURES)
-    ours = {"array": dataclasses.asdict(spec.array), **spec.settings}
-    theirs = {"array": dataclasses.asdict(other.array), **other.settings}
-    if difference := first_difference(ours, theirs):
+    if difference := first_difference(_comparable(spec), _comparable(other)):
         name, our_value, their_value = difference
         raise DatasetError(
-            f"--test_features={path} was made with {name}={their_value}, {features} with {our_value}, so that one's heads "
-            f"can't be tested on the other: melcache cache --data={other.parent['path']} --like={features} "
+            f"--test_features={path} was made with {name}={their_value}, {features} with {our_value}, so that heads of "
+            f"one can't be tested on the other: melcache cache --data={other.parent['path']} --like={features} "
             f"--output={storage.absolute(path).rstrip('/')}_like"
         )
     if not set(spec.class_names) & set(other.class_names):

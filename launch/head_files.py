@@ -1,4 +1,4 @@
-"""The folder of one trained head: what it was trained with, how it went, what it answers. run_directory.py has the names."""
+"""The folder of one trained head: what it was trained with, how it went, what it answers (names: run_directory.py)."""
 
 import dataclasses
 import io
@@ -34,7 +34,7 @@ def write(folder: str, task: HeadTask, head: TrainedHead | Diverged, result: Map
 
 
 def save(folder: str, inputs: HeadInputs, head: TrainedHead, *, class_names, test_ids: Sequence[str]) -> None:
-    """Write the model and its answers on each test clip; to be called before `write`, which says the folder is whole."""
+    """Write the model and its answers on each test clip; before `write`, which says that the folder is whole."""
     from model.saved_head import keras_head  # TensorFlow is imported only where a head is saved
 
     storage.write_bytes(storage.join(folder, run_directory.MODEL), _saved(keras_head(inputs, head)))

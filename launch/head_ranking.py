@@ -15,7 +15,7 @@ _EVERY_S = 15.0
 
 
 class LiveRanking:
-    """Prints the leading setups above a progress bar, by validation accuracy, when the first changes or from time to time.
+    """Prints the leading setups, by validation accuracy, above a progress bar: when the first changes, or now and then.
 
     Nothing is printed where there are few setups, or no validation split.
     """

@@ -1,4 +1,4 @@
-"""features to trained classification heads, with a table: the source system's setups, or grids and searches of your own.
+"""features to trained classification heads, with a table: the source system's setups, or searches of your own.
 
   melcache heads --features=data/notes_features --output=runs/notes --seeds=5
   melcache heads --features=data/notes_features --output=runs/search --config=heads.toml
@@ -19,7 +19,7 @@ flags.DEFINE_list("setups", None, "Which of the source system's setups to train;
 flags.DEFINE_string(
     "config",
     None,
-    "A heads.toml with heads, grids and random searches of your own; docs/heads.toml is one to start from.",
+    "A heads.toml with heads, grids and random searches of your own; docs/heads.toml is an example.",
 )
 flags.DEFINE_integer(
     "seeds", None, "How many times each setup is trained, with seeds 0, 1, ...; 1 by default.", lower_bound=1

@@ -49,11 +49,6 @@ def stray_shards(directory: str, spec: DatasetSpec) -> list[str]:
     return [name for name in storage.list_names(directory) if ".tfrecord-" in name and name not in known]
 
 
-def variant_splits(spec: DatasetSpec, split: str) -> list[str]:
-    """The splits that hold augmented variants of a split's clips, in order."""
-    return [name for name in spec.splits if name.startswith(f"{split}_variant")]
-
-
 def is_complete(directory: str) -> bool:
     return storage.exists(storage.join(directory, COMPLETED))
 
