@@ -119,7 +119,7 @@ def cache_features(
             network, feature_shards, strategy=devices, batch_size=batch_size, show_progress=show_progress,
             local_cache_dir=local_cache_dir,
         )  # fmt: skip
-        spec = _finish(network, feature_shards, described, provenance={**provenance, "weights": settings.weights})
+        spec = _finish(network, feature_shards, described, provenance={**provenance, "weights": network.weights})
     return Cached(
         spec=spec,
         num_embedded=done.num_embedded,
