@@ -26,7 +26,7 @@ def main(positional, beam_args):
     quiet.import_tensorflow()
     from beam_preprocess.prepare import prepare
     from beam_preprocess.settings import PrepareSettings
-    from launch import head_runs, run_directory
+    from launch import head_runs, head_table, run_directory
     from launch.feature_cache import RANDOM_NOTE, cache_features
     from launch.feature_settings import FeatureSettings
     from launch.orchestra import write_orchestra
@@ -100,13 +100,12 @@ def main(positional, beam_args):
             output=run,
             setups=SETUPS,
             num_seeds=3,
-            standardise=True,
             data=data,
             provenance={"features": features, "data": data, "command": steps["heads"]},
             show_progress=progress,
         )
     heads = run_directory.read_heads(run)
-    for line in run_directory.table(heads):
+    for line in head_table.table(heads):
         command.say(f"    {line}")
 
     command.say(f"5/5 {steps['report']}")

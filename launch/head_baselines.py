@@ -1,18 +1,19 @@
 """The rows that heads have to beat: linear classifiers on the features and on the raw log-mels."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from launch.head_collection import Collection
-from launch.head_divisions import RANDOM_SPLIT, DivisionName, divide
-from model.baselines import logistic_regression, ridge
+from launch.head_divisions import OWN, RANDOM_SPLIT, DivisionName, divide
+from model.baselines import LinearBaselines
+from model.head_inputs import Division
 from model.heads import test_metrics
 from tfdata import in_memory
 
 _MAX_TRAIN_CLIPS = 5_000  # what a general solver takes in minutes
-RAW_LOGISTIC, RAW_RIDGE = "logistic regression, raw log-mel", "ridge, raw log-mel"
-FEATURE_LOGISTIC, FEATURE_RIDGE = "logistic regression, features", "ridge, features"
+RAW, FEATURES = "raw log-mel", "features"
 
 
 def rows(collection: Collection, *, random_split: bool) -> list[dict[str, Any]]:
@@ -21,43 +22,51 @@ def rows(collection: Collection, *, random_split: bool) -> list[dict[str, Any]]:
     More than 5,000 training clips are not taken; stored clips are shuffled, so that the first are a fair sample.
     """
     features, found = collection.features, []
-    divisions = {"": divide(DivisionName(), features, collection.spec, validates=False, other=collection.other_rows)}
-    if random_split:
-        divisions[RANDOM_SPLIT] = divide(
-            DivisionName(RANDOM_SPLIT), features, collection.spec, validates=False, other=collection.other_rows
-        )
+    divisions = {
+        kind: divide(DivisionName(kind), features, collection.spec, validates=False, other=collection.other_rows)
+        for kind in (OWN, *([RANDOM_SPLIT] if random_split else []))
+    }
     num_classes = len(collection.spec.class_names)
     if collection.clips_path is not None:
-        clips = in_memory.load(collection.clips_path, collection.clips_spec)
-        raw = np.zeros((max(rows.stop for rows in features.splits.values()), *clips.array.shape[1:]), clips.array.dtype)
-        for split in clips.splits:  # in the features' order
-            raw[features.rows(split)] = clips.array[clips.rows(split)]
-        found += _of(raw, features.labels, divisions, num_classes, RAW_LOGISTIC, RAW_RIDGE)
-    return found + _of(features.array, features.labels, divisions, num_classes, FEATURE_LOGISTIC, FEATURE_RIDGE)
+        found += _of(_log_mels(collection), features.labels, divisions, num_classes, RAW)
+    return found + _of(features.array, features.labels, divisions, num_classes, FEATURES)
 
 
-def _of(array: np.ndarray, labels: np.ndarray, divisions, num_classes: int, logistic_name, ridge_name) -> list[dict]:
-    logistic, closed_form = {"name": logistic_name}, {"name": ridge_name}
-    for name, division in divisions.items():
-        train_rows = division.train[: min(division.num_train_clips, _MAX_TRAIN_CLIPS)]
-        train, truth = _flat(array, train_rows), labels[train_rows]
-        for part in ("test", "other"):
-            tested = getattr(division, part)
-            if not len(tested) or tested[-1] >= len(array) or (name and part == "other"):
-                continue
-            values, answers = _flat(array, tested), labels[tested]
-            measured = test_metrics(logistic_regression(train, truth, values, num_classes=num_classes), answers)
-            right = float((ridge(train, truth, values) == answers).mean())
-            if part == "other":
-                logistic["other_collection"] = {"accuracy": measured["accuracy"]}
-                closed_form["other_collection"] = {"accuracy": right}
-            elif name:
-                logistic[name], closed_form[name] = {"test_accuracy": measured["accuracy"]}, {"test_accuracy": right}
-            else:
-                logistic |= {"num_train_clips": len(train_rows), "test_accuracy": measured["accuracy"],
-                             "test_loss": measured["loss"]}  # fmt: skip
-                closed_form |= {"num_train_clips": len(train_rows), "test_accuracy": right, "test_loss": None}
-    return [logistic, closed_form]
+def _log_mels(collection: Collection) -> np.ndarray:
+    """The clips' log-mels in the rows of their features."""
+    clips = in_memory.load(collection.clips_path, collection.clips_spec)
+    array = np.zeros((len(collection.features.labels), *clips.array.shape[1:]), clips.array.dtype)
+    for split in clips.splits:
+        array[collection.features.rows(split)] = clips.array[clips.rows(split)]
+    return array
+
+
+def _of(
+    array: np.ndarray, labels: np.ndarray, divisions: Mapping[str, Division], num_classes: int, of: str
+) -> list[dict[str, Any]]:
+    logistic: dict[str, Any] = {"name": f"logistic regression, {of}"}
+    ridge: dict[str, Any] = {"name": f"ridge, {of}"}
+    for kind, division in divisions.items():
+        train = division.train[: min(division.num_train_clips, _MAX_TRAIN_CLIPS)]
+        fitted = LinearBaselines(_flat(array, train), labels[train], num_classes=num_classes)
+        tested, right = _test(fitted, array, labels, division.test)
+        if kind != OWN:
+            logistic[kind], ridge[kind] = {"test_accuracy": tested["accuracy"]}, {"test_accuracy": right}
+            continue
+        size = {"num_train_clips": len(train)}
+        logistic |= {**size, "test_accuracy": tested["accuracy"], "test_loss": tested["loss"]}
+        ridge |= {**size, "test_accuracy": right, "test_loss": None}
+        if len(division.other) and of == FEATURES:
+            tested, right = _test(fitted, array, labels, division.other)
+            logistic["other_collection"] = {"accuracy": tested["accuracy"], "num_clips": len(division.other)}
+            ridge["other_collection"] = {"accuracy": right, "num_clips": len(division.other)}
+    return [logistic, ridge]
+
+
+def _test(fitted: LinearBaselines, array: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> tuple[dict, float]:
+    """What logistic regression gives (`test_metrics`), and ridge's accuracy."""
+    values, truth = _flat(array, rows), labels[rows]
+    return test_metrics(fitted.logistic(values), truth), float((fitted.ridge(values) == truth).mean())
 
 
 def _flat(array: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from launch import run_directory
+from launch import quiet, run_directory
 from launch.head_divisions import OWN
 from launch.head_work import HeadTask
 from model.head_inputs import HeadInputs
@@ -35,7 +35,8 @@ def write(folder: str, task: HeadTask, head: TrainedHead | Diverged, result: Map
 
 def save(folder: str, inputs: HeadInputs, head: TrainedHead, *, class_names, test_ids: Sequence[str]) -> None:
     """Write the model and its answers on each test clip; before `write`, which says that the folder is whole."""
-    from model.saved_head import keras_head  # TensorFlow is imported only where a head is saved
+    quiet.import_tensorflow()  # only where a head is saved
+    from model.saved_head import keras_head
 
     storage.write_bytes(storage.join(folder, run_directory.MODEL), _saved(keras_head(inputs, head)))
     rows = zip(test_ids, inputs.labels["test"], head.probabilities["test"], strict=True)

@@ -12,6 +12,7 @@ from absl import flags
 from launch import command
 
 FLAGS = flags.FLAGS
+_NO_RESULT = dict.fromkeys(("test_accuracy", "test_loss", "validation_accuracy"))  # of a setup whose heads diverged
 
 flags.DEFINE_string("features", None, "The feature dataset directory that `melcache cache` made.")
 flags.DEFINE_string("output", None, "The run directory to make; the same command continues an interrupted run.")
@@ -94,12 +95,18 @@ def main(positional, beam_args):
         show_progress=not FLAGS.quiet,
         provenance=command.provenance(features=FLAGS.features, data=FLAGS.data),
     )
-    for line in head_table.table(document, limit=FLAGS.top):
+    for line in [*head_table.table(document, limit=FLAGS.top), *head_table.comparison_lines(document)]:
         command.say(line)
+    if document["unmatched"]:
+        for name, classes in document["unmatched"].items():
+            if classes:
+                command.say(f"{name.replace('_', ' ')}: {', '.join(classes)}")
+    if document["stale"]:
+        command.say(f"STALE: {document['stale']}")
     weights = document["weights"]
     command.say(f"features: {weights['source']} weights ({weights['digest'][:12]}); runs in {FLAGS.output}")
     return {
-        "setups": [{**row, "run": f"{FLAGS.output}/{row['name']}"} for row in head_table.rows(document)],
+        "setups": [{**_NO_RESULT, **row, "run": f"{FLAGS.output}/{row['name']}"} for row in document["results"]],
         "baselines": document["baselines"],
         "comparisons": document["comparisons"],
         "weights": weights,

@@ -1,6 +1,6 @@
 """One self-contained HTML page about a run: results, curves, data, settings. The library call behind `report`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -8,12 +8,12 @@ import numpy as np
 from markupsafe import Markup
 
 from beam_preprocess.leak_audit import summary
-from launch import clip_table, report_pictures, run_directory
-from model import thesis
+from launch import clip_table, head_rows, report_pictures, run_directory
 from tfdata import layout, schema, shards, storage
 from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec
 
 _REJECTS_SHOWN = 200
+_HEADS_SHOWN = 8
 
 
 def write_report(*, run: str, output: str, features: str | None, data: str | None, command: str) -> None:
@@ -34,7 +34,12 @@ def write_report(*, run: str, output: str, features: str | None, data: str | Non
     clips_spec = _open(data, LOG_MEL, features_spec.parent["fingerprint"], features, flag="data")
 
     rejects = layout.read_rejects(data)
-    best = max(heads["results"], key=lambda row: row["validation_accuracy"] or row["test_accuracy"])
+    # A search has too many heads for a page: the best by validation are shown, the others counted.
+    shown = [row for row in head_rows.by_validation(heads["results"]) if row["seeds"]][:_HEADS_SHOWN]
+    best = shown[0]
+    if not head_rows.is_ranked(heads["results"]):
+        shown = [row for row in heads["results"] if row in shown]
+    learning = {row["name"]: row["learning_curve"] for row in shown if row["learning_curve"]}
     page = jinja2.Environment(
         loader=jinja2.PackageLoader("launch", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     ).get_template("report_page.html.jinja")
@@ -46,17 +51,23 @@ def write_report(*, run: str, output: str, features: str | None, data: str | Non
         leak_sentences=summary(clips_spec.leak_audit) if clips_spec.leak_audit else [],
         rejects=rejects[:_REJECTS_SHOWN],
         num_more_rejects=max(0, len(rejects) - _REJECTS_SHOWN),
-        reported=thesis.REPORTED,
+        rows=[row for row in head_rows.rows({**heads, "results": shown})],
+        num_more_heads=len(heads["results"]) - len(shown),
+        failed=[(row["name"], sentence) for row in heads["results"] for sentence in row["failed"]][:_REJECTS_SHOWN],
+        comparisons=heads["comparisons"],
         best=best,
+        learning=Markup(report_pictures.learning_curves(learning)) if learning else None,
+        ranking=Markup(report_pictures.ranking_picture(heads["results"]))
+        if head_rows.is_ranked(heads["results"])
+        else None,
         confusion=_confusion(run, best),
         log_mels=Markup(_log_mels(data, clips_spec)),
-        curves=Markup(report_pictures.curves(_histories(run, heads))),
+        curves=Markup(report_pictures.curves(_histories(run, shown))),
         settings={
             "clips": clips_spec.settings,
             "features": {**features_spec.settings, "precision": features_spec.array.dtype},
             "heads": {
-                **{row["name"]: row["settings"] for row in heads["results"]},
-                "standardise": heads["standardise"],
+                **{row["name"]: row["settings"] for row in shown},
                 "num_seeds": heads["num_seeds"],
             },
         },
@@ -101,11 +112,8 @@ def _log_mels(data: str, spec: DatasetSpec) -> str:
     return report_pictures.log_mel_pictures([found[label] for label in sorted(found)], spec.settings["log_mel"])
 
 
-def _histories(run: str, heads: Mapping[str, Any]) -> dict[str, list[list[dict]]]:
-    return {
-        row["name"]: [run_directory.read_metrics(run, row["name"], seed) for seed in row["seeds"]]
-        for row in heads["results"]
-    }
+def _histories(run: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[list[dict]]]:
+    return {row["name"]: [run_directory.read_metrics(run, row["name"], seed) for seed in row["seeds"]] for row in rows}
 
 
 def _confusion(run: str, row: Mapping[str, Any]) -> list[list[int]]:

@@ -1,4 +1,6 @@
-"""What one gets without the network or without training a head: linear classifiers of scikit-learn."""
+"""What one gets without training a head: linear classifiers of scikit-learn."""
+
+import functools
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
@@ -6,49 +8,49 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from model.standardise import Standardiser
 
 _RIDGE_PENALTIES = np.logspace(-2, 6, 17)
+_MAX_ITERATIONS = 1000
 
 
-def logistic_regression(
-    train: np.ndarray, labels: np.ndarray, test: np.ndarray, *, num_classes: int, max_iterations: int = 1000
-) -> np.ndarray:
-    """Multinomial logistic regression (L2 penalty, C=1) on standardised values.
+class LinearBaselines:
+    """Linear classifiers on standardised values, each fitted when it is first asked.
 
-    Works in the span of the training clips, which changes nothing (the penalised optimum lies in it) but time.
-
-    Args:
-      train, test: float [n, values].
-      labels: int [n] of the training clips.
-    Returns:
-      probabilities float [n, num_classes] for the test clips.
+    They work in an orthonormal basis of the training clips' span where that is smaller, which changes nothing (the
+    penalised optimum lies in it) but time.
     """
-    train, test = _in_span(*_standardised(train, test))
-    fitted = LogisticRegression(max_iter=max_iterations).fit(train, labels)
-    probabilities = np.zeros((len(test), num_classes))
-    probabilities[:, fitted.classes_] = fitted.predict_proba(test)
-    return probabilities
 
+    def __init__(self, values: np.ndarray, labels: np.ndarray, *, num_classes: int):
+        """Args:
+        values: float [n, values] of the training clips.
+        labels: int [n].
+        """
+        self._standardiser = Standardiser.fit([values])
+        standardised = self._standardiser(values)
+        self._basis = np.linalg.qr(standardised.T)[0] if len(values) < values.shape[1] else None
+        self._inputs = self._in_basis(standardised)
+        self._labels = labels
+        self._num_classes = num_classes
 
-def ridge(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Ridge regression on +1 and -1 for each class, in closed form; the penalty by leave-one-out on the training clips.
+    def logistic(self, values: np.ndarray) -> np.ndarray:
+        """Multinomial logistic regression, L2 penalty with C=1: probabilities float [n, num_classes] of [n, values]."""
+        probabilities = np.zeros((len(values), self._num_classes))
+        inputs = self._in_basis(self._standardiser(values))
+        probabilities[:, self._logistic.classes_] = self._logistic.predict_proba(inputs)
+        return probabilities
 
-    Args:
-      train, test: float [n, values].
-      labels: int [n] of the training clips.
-    Returns:
-      answers int [n] for the test clips.
-    """
-    train, test = _in_span(*_standardised(train, test))
-    return RidgeClassifierCV(_RIDGE_PENALTIES).fit(train, labels).predict(test)
+    def ridge(self, values: np.ndarray) -> np.ndarray:
+        """Ridge regression on +1 and -1 for each class, in closed form: answers int [n] for clips [n, values].
 
+        The penalty is chosen by leave-one-out on the training clips.
+        """
+        return self._ridge.predict(self._in_basis(self._standardiser(values)))
 
-def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    standardiser = Standardiser.fit([train])
-    return standardiser(train), standardiser(test)
+    @functools.cached_property
+    def _logistic(self) -> LogisticRegression:
+        return LogisticRegression(max_iter=_MAX_ITERATIONS).fit(self._inputs, self._labels)
 
+    @functools.cached_property
+    def _ridge(self) -> RidgeClassifierCV:
+        return RidgeClassifierCV(_RIDGE_PENALTIES).fit(self._inputs, self._labels)
 
-def _in_span(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in an orthonormal basis of the training clips' span, where that is smaller: linear models lose nothing."""
-    if len(train) >= train.shape[1]:
-        return train, test
-    basis = np.linalg.qr(train.T)[0]
-    return train @ basis, test @ basis
+    def _in_basis(self, values: np.ndarray) -> np.ndarray:
+        return values if self._basis is None else values @ self._basis

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from model.baselines import logistic_regression, ridge
+from model.baselines import LinearBaselines
 from model.head_inputs import Division, HeadInputs
 from model.head_network import initial_layers
 from model.head_settings import HeadSettings
@@ -302,10 +302,10 @@ def test_baselines_equal_scikit_learn_on_all_values():
     scaler = StandardScaler().fit(flat[:60])
     train, test = scaler.transform(flat[:60]), scaler.transform(flat[60:])
     plain = LogisticRegression(max_iter=1000).fit(train, labels[:60])
-    ours = logistic_regression(flat[:60], labels[:60], flat[60:], num_classes=3)
-    np.testing.assert_allclose(ours, plain.predict_proba(test), atol=1e-2)
+    ours = LinearBaselines(flat[:60], labels[:60], num_classes=3)
+    np.testing.assert_allclose(ours.logistic(flat[60:]), plain.predict_proba(test), atol=1e-2)
     theirs = RidgeClassifierCV(np.logspace(-2, 6, 17)).fit(train, labels[:60])
-    assert (ridge(flat[:60], labels[:60], flat[60:]) == theirs.predict(test)).mean() > 0.97
+    assert (ours.ridge(flat[60:]) == theirs.predict(test)).mean() > 0.97
 
 
 def test_settings_say_what_is_wrong():
