@@ -1,6 +1,7 @@
 """What a head is and how it is trained. Standard library only, so that a report needs no TensorFlow."""
 
 import dataclasses
+import math
 
 POOLINGS = ("none", "average")
 OPTIMIZERS = ("sgd", "adam")
@@ -94,8 +95,8 @@ _KINDS = {
 }
 _RANGES = {
     **dict.fromkeys(("dropout", "momentum", "label_smoothing"), (lambda v: 0 <= v < 1, "at least 0 and below 1")),
-    **dict.fromkeys(("l2", "decay_rate", "warmup_epochs"), (lambda v: 0 <= v < 1e6, "at least 0")),
-    "learning_rate": (lambda v: 0 < v < 1e6, "above 0"),
+    **dict.fromkeys(("l2", "decay_rate", "warmup_epochs"), (lambda v: 0 <= v < math.inf, "at least 0 and finite")),
+    "learning_rate": (lambda v: 0 < v < math.inf, "above 0 and finite"),
     **dict.fromkeys(("batch_size", "epochs"), (lambda v: 1 <= v < 1e9, "at least 1")),
     "early_stopping_patience": (lambda v: v >= 0, "at least 0"),
 }
