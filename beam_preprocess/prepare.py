@@ -69,19 +69,16 @@ def prepare(
     recordings = find_recordings(
         input_path=input_path, manifest=manifest, group=settings.group, classes=settings.classes
     )
-    class_names = settings.classes or tuple(sorted({r.label for r in recordings if r.label is not None}))
+    identity = job_identity(settings, recordings)
+    class_names, metadata_columns = identity["class_names"], identity["metadata_columns"]
     check_enough_recordings(recordings, settings.split)
     if input_path and not manifest and _is_within(output, input_path):
         raise DatasetError(f"--output={output} lies in --input={input_path}, where it would be taken for a class")
     several = settings.windows.max_windows != 1
     job = beam_job.pipeline_with(beam_args, in_processes=_are_many(recordings, several_clips_each=several))
-    metadata_columns = tuple(recordings[0].metadata)
-    identity = {
-        **dataclasses.asdict(settings), "class_names": class_names, "metadata_columns": metadata_columns,
-    }  # fmt: skip
     with Workspace(output).held(done_marker=layout.COMPLETED, may_hold=[layout.REJECTS], or_complete=retry_rejects):
         if spec := kept.exchange(Workspace(output)):  # all that was left of a job to be done
-            kept.check_made_with(spec, identity, output)
+            kept.check_made_with(spec, identity, output, remedy=kept.REPEAT)
             return spec
         workspace, parts = _begin(output, identity, recordings, show_notes=show_progress)
         plan_of = functools.partial(
@@ -129,6 +126,15 @@ def prepare(
         else:
             workspace.remove()
     return spec
+
+
+def job_identity(settings: PrepareSettings, recordings: Sequence[Recording]) -> dict[str, Any]:
+    """Every setting that decides a dataset's bytes, with the classes and columns that the recordings have."""
+    return {
+        **dataclasses.asdict(settings),
+        "class_names": settings.classes or tuple(sorted({r.label for r in recordings if r.label is not None})),
+        "metadata_columns": tuple(recordings[0].metadata),
+    }
 
 
 def _begin(

@@ -9,7 +9,7 @@ Beam's own options stand after a bare `--`; without them the job runs on this ma
 
 from absl import flags
 
-from launch import clip_table, command, prepare_flags, quiet
+from launch import command, prepare_flags, quiet
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(prepare_flags)
@@ -53,7 +53,7 @@ def main(positional, beam_args):
             show_progress=not FLAGS.quiet,
             provenance=command.provenance(input=FLAGS.input, manifest=FLAGS.manifest),
         )
-    _say_what_was_made(spec, FLAGS.output)
+    prepare_flags.say_what_was_made(spec, FLAGS.output)
     return {
         "num_recordings": spec.num_recordings,
         "num_clips": spec.num_clips,
@@ -63,17 +63,6 @@ def main(positional, beam_args):
         "fingerprint": spec.fingerprint,
         "output": FLAGS.output,
     }
-
-
-def _say_what_was_made(spec, output):
-    from beam_preprocess.leak_audit import summary
-
-    for line in clip_table.lines(spec):
-        command.say(line)
-    rejected = f", {spec.num_rejects:,} rejected (rejects.jsonl says why)" if spec.num_rejects else ", none rejected"
-    command.say(f"{spec.num_clips:,} clips from {spec.num_recordings:,} recordings in {output}{rejected}")
-    for sentence in summary(spec.leak_audit) if spec.leak_audit else []:
-        command.say(sentence)
 
 
 def _dry_run(recordings):

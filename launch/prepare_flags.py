@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from launch import command
+from launch import clip_table, command
 
 FLAGS = flags.FLAGS
 
@@ -105,6 +105,18 @@ def arguments() -> dict[str, Any]:
         "decode_timeout_s": FLAGS.decode_timeout_s,
         "leak_audit": FLAGS.leak_audit,
     }
+
+
+def say_what_was_made(spec, output: str) -> None:
+    """A clip dataset in a few lines for people: its table, its rejects, its leak audit."""
+    from beam_preprocess.leak_audit import summary
+
+    for line in clip_table.lines(spec):
+        command.say(line)
+    rejected = f", {spec.num_rejects:,} rejected (rejects.jsonl says why)" if spec.num_rejects else ", none rejected"
+    command.say(f"{spec.num_clips:,} clips from {spec.num_recordings:,} recordings in {output}{rejected}")
+    for sentence in summary(spec.leak_audit) if spec.leak_audit else []:
+        command.say(sentence)
 
 
 def _max_windows(text: str) -> int | None:
