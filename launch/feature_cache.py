@@ -3,6 +3,7 @@
 Feature shards mirror the clip shards one to one: the same names, lengths and order, with the array exchanged.
 """
 
+import dataclasses
 import io
 import time
 from collections.abc import Iterator, Mapping
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from launch.feature_shards import FeatureShards
 from model import backbone as backbones
 from model.extract import extract
+from model.frozen_network import FrozenNetwork
 from tfdata import clips as clip_streams
-from tfdata import layout, records, schema, shards, storage
+from tfdata import layout, shards, staging, storage
 from tfdata.spec import FEATURES, LOG_MEL, ArraySpec, DatasetError, DatasetSpec
 from tfdata.unfinished import Unfinished
 
@@ -60,44 +63,41 @@ def cache_features(
         raise DatasetError(f"{data} has no train split, whose range scales the images: prepare the clips with one")
     unfinished = Unfinished(output)
     with unfinished.held(done_marker=layout.COMPLETED):
-        log_mel = clips.statistics["splits"]["train"]["log_mel"]
-        image = backbones.ImageSettings(low=log_mel["min"], high=log_mel["max"])
         # Damage is found before the network runs, not after an hour.
         clip_streams.check_shards(data, clips, local_cache_dir=local_cache_dir)
-        network = backbones.build_backbone(image.size)
-        statistics_path = unfinished.path(STATISTICS)
-        described = _set_weights(
-            network, data, clips, image, weights=weights, seed=seed, statistics_path=statistics_path,
-            local_cache_dir=local_cache_dir,
-        )  # fmt: skip
+        log_mel = clips.statistics["splits"]["train"]["log_mel"]
+        image = backbones.ImageSettings(low=log_mel["min"], high=log_mel["max"])
+        network = FrozenNetwork(weights=weights, seed=seed, image=image)
+        network, statistics = _with_weights(network, data, clips, unfinished, local_cache_dir)
         settings = {
-            "image": {"low": image.low, "high": image.high, "size": image.size},
-            "weights": described,
-            "compute_precision": "float32",
+            "image": dataclasses.asdict(network.image),
+            "weights": _described_weights(network),
+            "compute_precision": network.compute_precision,
         }
-        identity = {"data": clips.fingerprint, "precision": precision, **settings}
-        unfinished.begin(identity)
-        if weights == backbones.RANDOM:
-            file = io.BytesIO()
-            np.savez(file, **backbones.batch_norm_statistics(network))
-            storage.write_bytes(statistics_path, file.getvalue())
+        unfinished.begin({"data": clips.fingerprint, "precision": precision, **settings})
+        if statistics is not None:
+            storage.write_bytes(network.statistics_path, statistics)
 
-        array = ArraySpec(name="feature", shape=backbones.FEATURE_SHAPE, dtype=precision)
-        extractor = backbones.build_extractor(network, image, clips.array.shape)
+        feature_shards = FeatureShards(
+            data=data,
+            clips=clips,
+            array=ArraySpec(name="feature", shape=network.feature_shape, dtype=precision),
+            unfinished=unfinished,
+        )
         started = time.monotonic()
-        num_clips = _write_shards(
-            extractor, data, clips, unfinished, array, batch_size=batch_size, show_progress=show_progress,
-            local_cache_dir=local_cache_dir,
-        )  # fmt: skip
+        num_clips = _embed(
+            network, feature_shards, batch_size=batch_size, show_progress=show_progress, local_cache_dir=local_cache_dir
+        )
         seconds = time.monotonic() - started
-        if weights == backbones.RANDOM:
-            storage.write_bytes(storage.join(output, STATISTICS), storage.read_bytes(statistics_path))
+        if network.statistics_path:
+            storage.write_bytes(storage.join(output, STATISTICS), storage.read_bytes(network.statistics_path))
         splits = {
-            name: unfinished.split_info(_names(clips, name), split.class_counts) for name, split in clips.splits.items()
+            name: unfinished.split_info(feature_shards.names(name), split.class_counts)
+            for name, split in clips.splits.items()
         }
         spec = DatasetSpec(
             kind=FEATURES,
-            array=array,
+            array=feature_shards.array,
             class_names=clips.class_names,
             metadata_columns=clips.metadata_columns,
             settings=settings,
@@ -114,64 +114,74 @@ def cache_features(
     return spec, num_clips / seconds
 
 
-def _set_weights(
-    network, data: str, clips: DatasetSpec, image, *, weights: str, seed: int, statistics_path, local_cache_dir
-) -> dict[str, Any]:
-    """Load or make the weights; returns how the spec describes them."""
-    if weights != backbones.RANDOM:
-        backbones.load_weights(network, weights)
-        source = weights if weights == backbones.IMAGENET else "file"
-        return {"source": source, "digest": backbones.weights_digest(network)}
-    backbones.randomise(network, seed)
-    if storage.exists(statistics_path):  # an interrupted run's, so that the rest is made with the very same weights
-        backbones.set_batch_norm_statistics(network, np.load(io.BytesIO(storage.read_bytes(statistics_path))))
+def _with_weights(
+    network: FrozenNetwork, data: str, clips: DatasetSpec, unfinished: Unfinished, local_cache_dir: str | None
+) -> tuple[FrozenNetwork, bytes | None]:
+    """`network` with its weights known, and the content of its statistics file where that is still to be written."""
+    statistics = None
+    if network.weights == backbones.RANDOM:
+        path = unfinished.path(STATISTICS)
+        if storage.exists(path):  # an interrupted run's, so that the rest is made with the very same weights
+            backbone = dataclasses.replace(network, statistics_path=path).build_backbone()
+        else:
+            backbone = network.build_backbone()
+            _calibrate(backbone, data, clips, network.image, local_cache_dir)
+            file = io.BytesIO()
+            np.savez(file, **backbones.batch_norm_statistics(backbone))
+            statistics = file.getvalue()
+        network = dataclasses.replace(network, statistics_path=path)
     else:
-        _calibrate(network, data, clips, image, local_cache_dir)
+        backbone = network.build_backbone()
+    return dataclasses.replace(network, weights_digest=backbones.weights_digest(backbone)), statistics
+
+
+def _described_weights(network: FrozenNetwork) -> dict[str, Any]:
+    """How the spec describes them: without paths."""
+    if network.weights != backbones.RANDOM:
+        source = network.weights if network.weights == backbones.IMAGENET else "file"
+        return {"source": source, "digest": network.weights_digest}
     return {
         "source": backbones.RANDOM,
-        "seed": seed,
+        "seed": network.seed,
         "calibration_batches": _CALIBRATION_BATCHES,
         "calibration_batch_size": _CALIBRATION_BATCH_SIZE,
-        "digest": backbones.weights_digest(network),
+        "digest": network.weights_digest,
     }
 
 
-def _calibrate(network, data: str, clips: DatasetSpec, image, local_cache_dir: str | None) -> None:
+def _calibrate(backbone, data: str, clips: DatasetSpec, image, local_cache_dir: str | None) -> None:
     """Set a random network's batch-norm statistics from training clips."""
     train = clip_streams.load_split(data, clips, "train", local_cache_dir=local_cache_dir).array
     to_image = backbones.LateImage(image)
     # Shards are shuffled by hash, so that any run of clips is a fair sample; a small dataset is gone through again.
     order = np.arange(_CALIBRATION_BATCHES * _CALIBRATION_BATCH_SIZE) % len(train)
     batches = (train[indices].astype(np.float32) for indices in np.split(order, _CALIBRATION_BATCHES))
-    backbones.calibrate(network, (to_image(log_mel) for log_mel in batches))
+    backbones.calibrate(backbone, (to_image(log_mel) for log_mel in batches))
 
 
-def _names(clips: DatasetSpec, split: str) -> list[str]:
-    """The feature shards of a split, one for each clip shard."""
-    return layout.shard_names(FEATURES, split, len(clips.splits[split].shard_lengths))
-
-
-def _write_shards(extractor, data, clips, unfinished, array, *, batch_size, show_progress, local_cache_dir) -> int:
+def _embed(network: FrozenNetwork, feature_shards: FeatureShards, *, batch_size, show_progress, local_cache_dir) -> int:
     """Write each feature shard that is not there yet; returns the number of clips embedded."""
-    todo = [  # shard of the clips, name of the features
-        (source, target)
-        for split in clips.splits
-        for source, target in zip(shards.of_split(data, clips, split), _names(clips, split))
-        if not unfinished.is_written(target, source.digest)
-    ]
+    todo = feature_shards.todo()
     if not todo:
         return 0
-    num_todo = sum(source.num_clips for source, _ in todo)
-    pending: list[bytes] = []  # clips on their way through the network, as they were read
+    clips = feature_shards.clips
+    copies = staging.stage([shard.source.path for shard in todo], local_cache_dir)
+    extractor = network.build(clips.array.shape)
+    read: list = []  # records of shards on their way through the network
 
     def log_mels() -> Iterator[np.ndarray]:
-        paths = [source.path for source, _ in todo]
-        batches = clip_streams.stream_batches(paths, clips, batch_size=batch_size, local_cache_dir=local_cache_dir)
-        for serialised, log_mel in batches:
-            pending.extend(serialised)
-            yield log_mel
+        rest = np.empty((0, *clips.array.shape), np.float32)
+        for shard, copy in zip(todo, copies):
+            read.append(shards.read(shard.source, copy=copy))
+            rest = np.concatenate([rest, feature_shards.log_mels(shard, read[-1])])
+            while len(rest) >= batch_size:
+                yield rest[:batch_size]
+                rest = rest[batch_size:]
+        if len(rest):
+            yield rest
 
     embedded = (feature for batch in extract(extractor, log_mels(), batch_size=batch_size) for feature in batch)
+    num_todo = sum(shard.source.num_clips for shard in todo)
     with tqdm(
         total=clips.num_clips,
         initial=clips.num_clips - num_todo,
@@ -179,12 +189,10 @@ def _write_shards(extractor, data, clips, unfinished, array, *, batch_size, show
         unit=" clips",
         disable=not show_progress,
     ) as bar:
-        for source, target in todo:
-            examples = []
-            for _ in range(source.num_clips):
-                feature = next(embedded)
-                examples.append(schema.exchange_array(pending.pop(0), clips.array, feature, array))
+        for shard in todo:
+            features = []
+            for _ in range(shard.source.num_clips):
+                features.append(next(embedded))
                 bar.update()
-            data_of_shard = records.frame(examples)
-            unfinished.write_shard(target, data_of_shard, num_clips=source.num_clips, content=source.digest)
+            feature_shards.write(shard, read.pop(0), features)
     return num_todo

@@ -90,10 +90,9 @@ def build_backbone(image_size: int) -> keras.Model:
     return backbone
 
 
-def build_extractor(backbone: keras.Model, image: ImageSettings, log_mel_shape: tuple[int, int]) -> keras.Model:
-    """[batch, n_mels, frames] log-mel to [batch, 3, 3, 1536] features, batch norm in inference mode."""
-    log_mel = keras.Input(log_mel_shape, name="log_mel")
-    return keras.Model(log_mel, backbone(LateImage(image)(log_mel), training=False), name="extractor")
+def forbid_tensor_float_32() -> None:
+    """Let float32 be float32 on GPUs too, which would else round what they multiply to 10 bits of mantissa."""
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def load_weights(backbone: keras.Model, source: str) -> None:

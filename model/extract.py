@@ -11,12 +11,10 @@ def extract(extractor: keras.Model, batches: Iterable[np.ndarray], *, batch_size
     """Features of each batch of log-mels.
 
     Args:
-      extractor: as `backbone.build_extractor` makes it.
+      extractor: as `FrozenNetwork.build` makes it.
       batches: float [n, n_mels, frames], n at most batch_size; shorter ones are padded, so that one shape is compiled.
     Yields:
-      float32 [n, 3, 3, 1536], in order.
-    Raises:
-      ValueError: a feature is not a finite number.
+      float32 [n, ...] features, in order.
     """
 
     @tf.function(input_signature=[tf.TensorSpec((batch_size, *extractor.input_shape[1:]), tf.float32)])
@@ -27,6 +25,4 @@ def extract(extractor: keras.Model, batches: Iterable[np.ndarray], *, batch_size
         padded = np.zeros((batch_size, *batch.shape[1:]), np.float32)
         padded[: len(batch)] = batch
         features = step(padded).numpy()[: len(batch)]
-        if not np.isfinite(features).all():
-            raise ValueError("the network gave features that are not finite numbers: are these the right weights?")
         yield features

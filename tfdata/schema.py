@@ -115,9 +115,22 @@ def decode_clip(record: bytes, spec: DatasetSpec) -> tuple[Clip, np.ndarray]:
     values = records.decode_example(record)
     text = {key: value.decode() for key, value in values.items() if isinstance(value, bytes) and key != spec.array.name}
     values |= text
-    array = np.frombuffer(values[spec.array.name], np.dtype(spec.array.dtype).newbyteorder("<"))
+    array = _array_of(values, spec.array)
     # A 32-bit float is off by milliseconds after some hours; the id is exact.
     values["start_s"] = float(values["id"].rpartition("@")[2])
     metadata = {column: values[METADATA_PREFIX + column] for column in spec.metadata_columns}
     clip = Clip(metadata=metadata, **{name: values[name] for name in FIELDS if name != "id"})
-    return clip, array.reshape(spec.array.shape)
+    return clip, array
+
+
+def decode_array(record: bytes, spec: ArraySpec) -> np.ndarray:
+    """The array of a record alone, [*spec.shape] of spec.dtype.
+
+    Raises:
+      KeyError, ValueError: not a record with such an array.
+    """
+    return _array_of(records.decode_example(record), spec)
+
+
+def _array_of(values: Mapping[str, bytes | int | float], spec: ArraySpec) -> np.ndarray:
+    return np.frombuffer(values[spec.name], np.dtype(spec.dtype).newbyteorder("<")).reshape(spec.shape)
