@@ -1,17 +1,27 @@
 """log-mel clips to a dataset of frozen Inception-ResNet-v2 features, 3 x 3 x 1536 for each clip.
 
   melcache cache --data=data/notes --output=data/notes_features --weights=imagenet
+  melcache cache --manifest=notes.csv --group=group --data=data/notes --output=data/notes_features
+  melcache cache --engine=beam --data=gs://bucket/notes --output=gs://bucket/features -- \\
+      --runner=DataflowRunner --project=P --region=R --temp_location=gs://bucket/tmp --sdk_container_image=IMAGE
 
-The network runs once over all splits; `melcache heads` then trains from the features alone.
+The network runs once over all splits; `melcache heads` then trains from the features alone. With --input or --manifest
+the clips are prepared first, by the flags of `melcache prepare`. Beam's own options stand after a bare `--`.
 """
 
 from absl import flags
 
-from launch import command, quiet
+from launch import command, prepare_flags, quiet
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(prepare_flags)
 
-flags.DEFINE_string("data", None, "The log-mel dataset directory that `melcache prepare` made.")
+flags.DEFINE_string(
+    "data",
+    None,
+    "The log-mel dataset directory that `melcache prepare` made; with --input or --manifest, the one to make first "
+    "(clips are stored as float16). One that is complete must be of the same recordings and settings.",
+)
 flags.DEFINE_string(
     "output", None, "The feature dataset directory to make; the same command continues an interrupted run."
 )
@@ -22,6 +32,13 @@ flags.DEFINE_string(
     "or .h5, local or gs://), or random (seeded, batch-norm statistics set from training clips).",
 )
 flags.DEFINE_integer("seed", 0, "Seed of --weights=random.", lower_bound=0)
+flags.DEFINE_enum(
+    "engine",
+    "strategy",
+    ["strategy", "beam"],
+    "strategy: the network runs in this process. beam: on the workers of a Beam job, here or on many machines, which "
+    "need TensorFlow. Both make the same features, and one finishes what the other began.",
+)
 flags.DEFINE_integer("batch_size", 64, "Clips in one step of the network.", lower_bound=1)
 flags.DEFINE_string(
     "local_cache_dir",
@@ -33,8 +50,16 @@ flags.DEFINE_enum("precision", "float16", ["float16", "float32"], "How features 
 
 
 def main(positional, beam_args):
-    command.no_positional([*positional, *beam_args])
+    command.no_positional(positional)
     command.required(data=FLAGS.data, output=FLAGS.output)
+    from_audio = bool(FLAGS.input or FLAGS.manifest)
+    if beam_args and FLAGS.engine != "beam" and not from_audio:
+        raise command.UsageError(
+            f"{beam_args[0]}: Beam's options after -- need --engine=beam, or --input or --manifest"
+        )
+    if given := [] if from_audio else prepare_flags.given():
+        raise command.UsageError(f"--{given[0]} says how clips are prepared: it needs --input or --manifest")
+    prepared = _prepare(beam_args) if from_audio else None
     quiet.import_tensorflow()
     from launch.feature_cache import RANDOM_NOTE, cache_features
 
@@ -48,6 +73,8 @@ def main(positional, beam_args):
         batch_size=FLAGS.batch_size,
         precision=FLAGS.precision,
         local_cache_dir=FLAGS.local_cache_dir,
+        engine=FLAGS.engine,
+        beam_args=beam_args,
         show_progress=not FLAGS.quiet,
         provenance=command.provenance(data=FLAGS.data),
     )
@@ -62,4 +89,25 @@ def main(positional, beam_args):
         "fingerprint": spec.fingerprint,
         "weights": weights,
         "output": FLAGS.output,
+        **({"prepared": prepared} if prepared else {}),
     }
+
+
+def _prepare(beam_args):
+    """Make the clips, or find that they are there; returns what `melcache prepare` tells of them."""
+    from beam_preprocess.reuse import clips_of
+
+    with quiet.native_stderr_held():
+        spec, made = clips_of(
+            output=FLAGS.data,
+            settings=prepare_flags.settings(precision="float16"),
+            beam_args=beam_args,
+            **prepare_flags.arguments(),
+            show_progress=not FLAGS.quiet,
+            provenance=command.provenance(input=FLAGS.input, manifest=FLAGS.manifest),
+        )
+    if made:
+        prepare_flags.say_what_was_made(spec, FLAGS.data)
+    else:
+        command.note(f"{FLAGS.data} holds these {spec.num_clips:,} clips already")
+    return prepare_flags.told(spec, FLAGS.data)

@@ -6,7 +6,7 @@ Feature shards mirror the clip shards one to one: the same names, lengths and or
 import dataclasses
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ RANDOM_NOTE = (
     "weights: random and calibrated on training clips, not ImageNet's: features without any learning in them, "
     "good for trying the pipeline"
 )
+STRATEGY, BEAM = "strategy", "beam"  # the engines
 _CALIBRATION_BATCHES, _CALIBRATION_BATCH_SIZE = 20, 64
 
 
@@ -40,6 +41,8 @@ def cache_features(
     provenance: Mapping[str, Any],
     show_progress: bool,
     local_cache_dir: str | None = None,
+    engine: str = STRATEGY,
+    beam_args: Sequence[str] = (),
 ) -> tuple[DatasetSpec, float]:
     """Run the frozen network once over all splits of `data` and write its features to `output`.
 
@@ -52,19 +55,30 @@ def cache_features(
       precision: of the stored features, "float16" or "float32".
       provenance: stored in the spec for people to read.
       local_cache_dir: where clips that are not local are copied first, see `tfdata.staging`.
+      engine: STRATEGY runs the network here; BEAM on the workers of a Beam job, see `beam_extraction`. The features are
+        the same, and one finishes what the other began.
+      beam_args: Beam's own options.
     Returns:
       the spec, and clips per second through reading, network and writing (0.0 where every shard was there before).
     Raises:
-      DatasetError: `data` is no complete clip dataset, or `output` is in use.
+      DatasetError: `data` is no complete clip dataset, `output` is in use, or a Beam job did not end well.
       WeightsError: the weights can't be had or don't fit.
     """
+    # Workers may run elsewhere: no path depends on where the command was given.
+    data, output = storage.absolute(data), storage.absolute(output)
     clips = layout.read_spec(data, LOG_MEL)
     if "train" not in clips.splits:
         raise DatasetError(f"{data} has no train split, whose range scales the images: prepare the clips with one")
+    if engine == BEAM:
+        from launch import beam_extraction  # Beam is needed for nothing else here
+
+        job = beam_extraction.pipeline_with(beam_args)
     unfinished = Unfinished(output)
     with unfinished.held(done_marker=layout.COMPLETED):
-        # Damage is found before the network runs, not after an hour.
-        clip_streams.check_shards(data, clips, local_cache_dir=local_cache_dir)
+        if (
+            engine == STRATEGY
+        ):  # damage is found before the network runs, not after an hour; Beam's workers look themselves
+            clip_streams.check_shards(data, clips, local_cache_dir=local_cache_dir)
         log_mel = clips.statistics["splits"]["train"]["log_mel"]
         image = backbones.ImageSettings(low=log_mel["min"], high=log_mel["max"])
         network = FrozenNetwork(weights=weights, seed=seed, image=image)
@@ -85,9 +99,13 @@ def cache_features(
             unfinished=unfinished,
         )
         started = time.monotonic()
-        num_clips = _embed(
-            network, feature_shards, batch_size=batch_size, show_progress=show_progress, local_cache_dir=local_cache_dir
-        )
+        how = {"batch_size": batch_size, "show_progress": show_progress}
+        if engine == BEAM:
+            if weights not in (backbones.IMAGENET, backbones.RANDOM):
+                network = dataclasses.replace(network, weights=storage.absolute(weights))
+            num_clips = beam_extraction.write_features(job, feature_shards, network, **how)
+        else:
+            num_clips = _embed(network, feature_shards, local_cache_dir=local_cache_dir, **how)
         seconds = time.monotonic() - started
         if network.statistics_path:
             storage.write_bytes(storage.join(output, STATISTICS), storage.read_bytes(network.statistics_path))
@@ -106,8 +124,8 @@ def cache_features(
             content_digest=clips.content_digest,
             num_recordings=clips.num_recordings,
             num_rejects=clips.num_rejects,
-            parent={"fingerprint": clips.fingerprint, "path": storage.absolute(data)},
-            provenance={**provenance, "weights": weights},
+            parent={"fingerprint": clips.fingerprint, "path": data},
+            provenance={**provenance, "weights": weights, "engine": engine},
         )
         layout.complete(output, spec)
         unfinished.remove()

@@ -41,14 +41,17 @@ class FeatureShards:
         """The feature shards of a split, one for each clip shard."""
         return layout.shard_names(FEATURES, split, len(self.clips.splits[split].shard_lengths))
 
-    def todo(self) -> list[FeatureShard]:
-        """The shards that are not written yet, in the order of the dataset."""
+    def all(self) -> list[FeatureShard]:
+        """All shards, in the order of the dataset."""
         return [
             FeatureShard(source, name)
             for split in self.clips.splits
             for source, name in zip(shards.of_split(self.data, self.clips, split), self.names(split), strict=True)
-            if not self.unfinished.is_written(name, source.digest)
         ]
+
+    def todo(self) -> list[FeatureShard]:
+        """The shards that are not written yet, in the order of the dataset."""
+        return [shard for shard in self.all() if not self.unfinished.is_written(shard.name, shard.source.digest)]
 
     def log_mels(self, shard: FeatureShard, clip_records: Sequence[bytes]) -> np.ndarray:
         """What goes into the network: float32 [n, n_mels, frames] of the clips of `shard.source`, in their order."""

@@ -54,15 +54,7 @@ def main(positional, beam_args):
             provenance=command.provenance(input=FLAGS.input, manifest=FLAGS.manifest),
         )
     prepare_flags.say_what_was_made(spec, FLAGS.output)
-    return {
-        "num_recordings": spec.num_recordings,
-        "num_clips": spec.num_clips,
-        "num_rejects": spec.num_rejects,
-        "splits": {name: split.num_clips for name, split in spec.splits.items()},
-        "leak_audit": spec.leak_audit,
-        "fingerprint": spec.fingerprint,
-        "output": FLAGS.output,
-    }
+    return prepare_flags.told(spec, FLAGS.output)
 
 
 def _dry_run(recordings):

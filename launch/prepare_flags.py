@@ -96,6 +96,11 @@ def settings(*, precision: str):
     )
 
 
+def given() -> list[str]:
+    """The names of those of these flags that were given."""
+    return [flag.name for flag in FLAGS.flags_by_module_dict()[__name__] if flag.present]
+
+
 def arguments() -> dict[str, Any]:
     """What else the flags come to, as keyword arguments of `prepare`."""
     return {
@@ -117,6 +122,19 @@ def say_what_was_made(spec, output: str) -> None:
     command.say(f"{spec.num_clips:,} clips from {spec.num_recordings:,} recordings in {output}{rejected}")
     for sentence in summary(spec.leak_audit) if spec.leak_audit else []:
         command.say(sentence)
+
+
+def told(spec, output: str) -> dict[str, Any]:
+    """A clip dataset in the --json line."""
+    return {
+        "num_recordings": spec.num_recordings,
+        "num_clips": spec.num_clips,
+        "num_rejects": spec.num_rejects,
+        "splits": {name: split.num_clips for name, split in spec.splits.items()},
+        "leak_audit": spec.leak_audit,
+        "fingerprint": spec.fingerprint,
+        "output": output,
+    }
 
 
 def _max_windows(text: str) -> int | None:
