@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -74,12 +75,20 @@ def pipeline_with(beam_args: Sequence[str], *, in_processes: bool, num_workers: 
         if not any(arg.startswith("--direct_") for arg in beam_args):
             direct.direct_running_mode = "multi_processing" if in_processes else "multi_threading"
             direct.direct_num_workers = num_workers
+    _reach_this_machine_directly()
     # The DoFns live in importable modules; nothing of __main__ has to travel.
     options.view_as(SetupOptions).save_main_session = False
     try:
         return beam.Pipeline(options=options)
     except (ValueError, ImportError) as error:  # of the runner: a project's name that can't be, an extra not installed
         raise DatasetError(f"Beam does not take the options after --: {error}") from error
+
+
+def _reach_this_machine_directly() -> None:
+    """Beam talks to workers here by gRPC, which would ask a network's proxy (https_proxy) for the way, and wait."""
+    spared = (os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or "").split(",")
+    here = [host for host in ("localhost", "127.0.0.1") if host not in spared]
+    os.environ["no_grpc_proxy"] = ",".join(filter(None, [*spared, *here]))
 
 
 def run(job: beam.Pipeline, *, work: Work, show_progress: bool) -> None:
