@@ -96,7 +96,10 @@ def main(positional, beam_args):
 def _prepare(beam_args):
     """Make the clips, or find that they are there; returns what `melcache prepare` tells of them."""
     from beam_preprocess.reuse import clips_of
+    from tfdata import layout
+    from tfdata.unfinished import Unfinished
 
+    Unfinished(FLAGS.output).check_free(done_marker=layout.COMPLETED)  # before hours of decoding
     with quiet.native_stderr_held():
         spec, made = clips_of(
             output=FLAGS.data,

@@ -120,7 +120,9 @@ def test_dataflow_gets_the_job_with_its_options_and_the_package(bucket, dataflow
         file.extractall(tmp_path / "package", filter="data")
     (package,) = (tmp_path / "package").iterdir()
     (tmp_path / "empty").mkdir()
-    code = "import beam_preprocess.pipeline as p, sys; print(p.__file__, 'tensorflow' in sys.modules)"
+    code = (
+        "import beam_preprocess.pipeline as p, sys, launch.beam_extraction; print(p.__file__, 'keras' in sys.modules)"
+    )
     imported = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path / "empty", env={**os.environ, "PYTHONPATH": str(package)}, capture_output=True, text=True,
