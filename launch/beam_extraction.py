@@ -1,21 +1,17 @@
-"""Features by Apache Beam, on whatever machines its runner has: RunInference around the frozen network.
+"""The Beam graph that embeds clips, and what its workers do: RunInference around the frozen network.
 
     shards to do ──▶ read clips ──▶ network ──▶ write features
 
 An element is the name of a shard; a worker takes it all the way, so that no record travels through the runner. What no
-other attempt would mend (weights that can't be had, a damaged shard) a worker notes in OUTPUT/unfinished/refused, and
-the job ends with that sentence; what a store refuses is tried again by the runner.
+other attempt would mend (weights that can't be had, a damaged shard) is noted, and the worker goes on; what a store
+refuses is raised, for the runner to try again. TensorFlow is imported only where the network is built.
 """
 
-import contextlib
 import dataclasses
 import functools
-import json
-import logging
 import pickle
-import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -23,16 +19,14 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
-from beam_preprocess import beam_job
 from launch.feature_shards import FeatureShard, FeatureShards
+from launch.held_features import HeldFeatures
+from launch.refusals import Refusals
 from tfdata import shards, storage
 from tfdata.spec import DatasetError
-from tfdata.unfinished import Unfinished
 
-_NAMESPACE = "cache"  # of the job's metrics
-_REFUSED = "refused"
-# One works out features, with all cores, while the other reads and writes.
-_LOCAL_WORKERS = 2
+_METRICS = "cache"
+_HELD = "held.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,63 +39,37 @@ class Clips:
 
 @dataclasses.dataclass(frozen=True)
 class Embedded:
-    """The same with features, float [n, *feature_shape]."""
+    """The same with features, [n, *feature_shape] of the stored precision."""
 
     shard: FeatureShard
     records: list[bytes]
-    features: list[np.ndarray]
+    features: np.ndarray
 
 
-def pipeline_with(beam_args: Sequence[str]) -> beam.Pipeline:
-    """An empty graph; as `beam_job.pipeline_with`. Without --runner it will run in this process.
-
-    TensorFlow uses all cores by itself: processes would each build the network and get in each other's way.
-    """
-    return beam_job.pipeline_with(beam_args, in_processes=False, num_workers=_LOCAL_WORKERS)
-
-
-def write_features(job: beam.Pipeline, features: FeatureShards, network, *, batch_size: int, show_progress: bool):
-    """Write each feature shard that is not there yet; to be called while the output is held.
+def build(
+    job: beam.Pipeline,
+    *,
+    todo: Sequence[FeatureShard],
+    features: FeatureShards,
+    network,
+    strategy: str,
+    batch_size: int,
+) -> None:
+    """Add the whole job to `job`.
 
     Args:
-      job: as `pipeline_with` makes it.
-      network: a FrozenNetwork, whose files and digest all workers can read and check.
+      todo: the shards to write.
+      network: a FrozenNetwork, whose files all workers can read.
+      strategy: the devices of each worker, one of `model.strategy.NAMES`.
       batch_size: clips in one step of the network, on each worker.
-    Returns:
-      the number of clips embedded.
-    Raises:
-      DatasetError: a worker could not do a shard and said why, or the job did not end well.
     """
-    todo = features.todo()
-    if not todo:
-        return 0
-    refusals = _Refusals(features.unfinished)
-    refusals.clear()
-    build(job, todo=todo, features=features, network=network, batch_size=batch_size)
-    sizes = {shard.name: shard.source.num_clips for shard in features.all()}
-    work = beam_job.Work(
-        name="cache",
-        pieces="shards",
-        unit="clips",
-        sizes=sizes,
-        done=_Done(features, todo),
-        directory=features.unfinished.output,
-    )
-    try:
-        with _without_remark():
-            beam_job.run(job, work=work, show_progress=show_progress)
-    except DatasetError as error:
-        if reason := refusals.first():
-            raise DatasetError(f"{reason}; nothing finished is lost, the same command continues") from error
-        raise
-    return sum(shard.source.num_clips for shard in todo)
-
-
-def build(job: beam.Pipeline, *, todo: Sequence[FeatureShard], features: FeatureShards, network, batch_size: int):
-    """Add the whole job to `job`."""
-    handler = NetworkHandler(features, network, batch_size=batch_size).with_no_batching()
-    handler = handler.with_preprocess_fn(functools.partial(_read, features))
-    handler = handler.with_postprocess_fn(functools.partial(_write, features))
+    if features.held:
+        # It may be more than a graph can carry.
+        storage.write_text(features.unfinished.path(_HELD), features.held.to_json())
+    handler = NetworkHandler(features, network, strategy=strategy, batch_size=batch_size).with_no_batching()
+    without_held = dataclasses.replace(features, held=None)
+    handler = handler.with_preprocess_fn(functools.partial(_read, without_held))
+    handler = handler.with_postprocess_fn(functools.partial(_write, without_held))
     _ = (
         job
         | "ShardsToDo" >> beam.Create(list(todo))
@@ -116,41 +84,51 @@ class NetworkHandler(ModelHandler[Clips | None, Embedded | None, "_Network"]):
     The model is loaded once in each process, not shared between them: records and features would be copied to and fro.
     """
 
-    def __init__(self, features: FeatureShards, network, *, batch_size: int):
+    def __init__(self, features: FeatureShards, network, *, strategy: str, batch_size: int):
         super().__init__()
-        self._features = features
+        self._features = dataclasses.replace(features, held=None)
+        self._is_held = features.held is not None
         # In pickled form, so that a worker without TensorFlow can still say what it lacks.
         self._network = pickle.dumps(network)
+        self._strategy = strategy
         self._batch_size = batch_size
 
     def load_model(self) -> "_Network":
-        return _Network(self._network, self._features, self._batch_size)
+        features = self._features
+        if self._is_held:
+            held = HeldFeatures.from_json(storage.read_text(features.unfinished.path(_HELD)))
+            features = dataclasses.replace(features, held=held)
+        return _Network(features, self._network, strategy=self._strategy, batch_size=self._batch_size)
 
     def run_inference(
         self, batch: Sequence[Clips | None], model: "_Network", inference_args: dict[str, Any] | None = None
     ) -> list[Embedded | None]:
-        return [clips and _noted(self._features, clips.shard, functools.partial(model.embed, clips)) for clips in batch]
+        refusals = Refusals(self._features.unfinished)
+        return [clips and refusals.noted(clips.shard.name, functools.partial(model.embed, clips)) for clips in batch]
 
     def get_num_bytes(self, batch: Sequence[Clips | None]) -> int:
         return sum(len(record) for clips in batch if clips for record in clips.records)
 
     def get_metrics_namespace(self) -> str:
-        return _NAMESPACE
+        return _METRICS
 
 
 class _Network:
     """The built network, or why there is none: loading must not fail, or runners would try it again and again."""
 
-    def __init__(self, network: bytes, features: FeatureShards, batch_size: int):
+    def __init__(self, features: FeatureShards, network: bytes, *, strategy: str, batch_size: int):
         self._features = features
         self._batch_size = batch_size
-        self._error: Exception | None = None
-        # A shard at a time: the network uses all cores by itself, and features are large until they are written.
+        self._error: ValueError | None = None
+        # A shard at a time: the network uses all cores by itself.
         self._turn = threading.Lock()
         try:
-            from model.extract import batch_step
+            from model import strategy as strategies
+            from model.extract import Extractor
 
-            self._step = batch_step(pickle.loads(network).build(features.clips.array.shape), batch_size)
+            build = functools.partial(pickle.loads(network).build, features.clips.array.shape)
+            devices, _ = strategies.choose(strategy)
+            self._extractor = Extractor(build, strategy=devices, batch_size=batch_size)
         except ModuleNotFoundError as error:
             self._error = DatasetError(
                 f"a worker lacks {error.name}: with --engine=beam workers need melcache[cpu], docs/dataflow.md says how"
@@ -159,91 +137,35 @@ class _Network:
             self._error = error
 
     def embed(self, clips: Clips) -> Embedded:
-        """The features of a shard.
+        """The features of a shard, those that are held among them.
 
         Raises:
           ValueError: the network could not be built; says why.
         """
         if self._error:
             raise self._error
-        log_mels = self._features.log_mels(clips.shard, clips.records)
-        batches = [log_mels[start : start + self._batch_size] for start in range(0, len(log_mels), self._batch_size)]
-        with self._turn:
-            embedded = [feature for batch in batches for feature in self._step(batch)]
-        return Embedded(clips.shard, clips.records, embedded)
+        features = np.empty((len(clips.records), *self._features.array.shape), self._features.array.dtype)
+        is_held = np.array(self._features.held_places(clips.shard, clips.records), bool)
+        features[is_held] = self._features.held_features(clips.shard, clips.records) or 0
+        new = np.flatnonzero(~is_held)
+        log_mels = self._features.log_mels(clips.shard, [clips.records[place] for place in new])
+        places = [new[start : start + self._batch_size] for start in range(0, len(new), self._batch_size)]
+        batches = (log_mels[start : start + self._batch_size] for start in range(0, len(new), self._batch_size))
+        with self._turn, np.errstate(over="ignore"):  # what became infinite is refused where it is written
+            for batch_places, batch in zip(places, self._extractor(batches), strict=True):
+                features[batch_places] = batch
+        return Embedded(clips.shard, clips.records, features)
 
 
 def _read(features: FeatureShards, shard: FeatureShard) -> list[Clips | None]:
     """A batch of one: the records of a shard, checked."""
-    return [_noted(features, shard, lambda: Clips(shard, shards.read(shard.source)))]
+    return [Refusals(features.unfinished).noted(shard.name, lambda: Clips(shard, shards.read(shard.source)))]
 
 
 def _write(features: FeatureShards, embedded: Embedded | None) -> None:
     def write() -> None:
         features.write(embedded.shard, embedded.records, embedded.features)
-        Metrics.counter(_NAMESPACE, "clips").inc(len(embedded.records))
+        Metrics.counter(_METRICS, "clips").inc(len(embedded.records))
 
     if embedded:
-        _noted(features, embedded.shard, write)
-
-
-def _noted(features: FeatureShards, shard: FeatureShard, call: Callable[[], Any]) -> Any:
-    """What `call` returns, or None where it refuses with a sentence: that is noted for whoever started the job."""
-    try:
-        return call()
-    except ValueError as error:
-        _Refusals(features.unfinished).note(shard, error)
-        return None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Refusals:
-    """Why workers could not do a shard: a file for each below OUTPUT/unfinished."""
-
-    unfinished: Unfinished
-
-    def note(self, shard: FeatureShard, error: ValueError) -> None:
-        note = {"worker": socket.gethostname(), "reason": str(error)}
-        storage.write_text(self.unfinished.path(_REFUSED, shard.name), json.dumps(note))
-
-    def first(self) -> str | None:
-        """A sentence for the first shard that was refused; None where none was."""
-        names = storage.list_names(self.unfinished.path(_REFUSED))
-        if not names:
-            return None
-        note = json.loads(storage.read_text(self.unfinished.path(_REFUSED, min(names))))
-        more = f" and {len(names) - 1} more shards" if len(names) > 1 else ""
-        return f"{note['reason']} (on worker {note['worker']}, which left {min(names)}{more} undone)"
-
-    def clear(self) -> None:
-        storage.remove_tree(self.unfinished.path(_REFUSED))
-
-
-class _Done:
-    """The names of the shards that are written; reads each note once, and only when it is there."""
-
-    def __init__(self, features: FeatureShards, todo: Sequence[FeatureShard]):
-        self._unfinished = features.unfinished
-        self._undone = {shard.name: shard.source.digest for shard in todo}
-        self._done = {shard.name for shard in features.all()} - self._undone.keys()
-
-    def __call__(self) -> set[str]:
-        for name in self._unfinished.noted() & self._undone.keys():
-            if self._unfinished.is_written(name, self._undone[name]):
-                self._done.add(name)
-                del self._undone[name]
-        return self._done
-
-
-@contextlib.contextmanager
-def _without_remark() -> Iterator[None]:
-    """Beam's remark that it can't measure memory concerns nobody; it comes where an extra of Beam is not installed."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return "Resource module is not available" not in record.getMessage()
-
-    logging.getLogger().addFilter(keep)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeFilter(keep)
+        Refusals(features.unfinished).noted(embedded.shard.name, write)

@@ -1,12 +1,14 @@
 """log-mel clips to a dataset of frozen Inception-ResNet-v2 features, 3 x 3 x 1536 for each clip.
 
   melcache cache --data=data/notes --output=data/notes_features --weights=imagenet
+  melcache cache --data=data/more_notes --output=data/more_features --like=data/notes_features
   melcache cache --manifest=notes.csv --group=group --data=data/notes --output=data/notes_features
   melcache cache --engine=beam --data=gs://bucket/notes --output=gs://bucket/features -- \\
       --runner=DataflowRunner --project=P --region=R --temp_location=gs://bucket/tmp --sdk_container_image=IMAGE
 
-The network runs once over all splits; `melcache heads` then trains from the features alone. With --input or --manifest
-the clips are prepared first, by the flags of `melcache prepare`. Beam's own options stand after a bare `--`.
+The network runs once over all splits; `melcache heads` then trains from the features alone. With --like, clips are
+embedded as those of another feature dataset were, and what is there already is taken from it. With --input or
+--manifest, the clips are prepared first, by the flags of `melcache prepare`. Beam's options stand after a bare `--`.
 """
 
 from absl import flags
@@ -32,6 +34,12 @@ flags.DEFINE_string(
     "or .h5, local or gs://), or random (seeded, batch-norm statistics set from training clips).",
 )
 flags.DEFINE_integer("seed", 0, "Seed of --weights=random.", lower_bound=0)
+flags.DEFINE_string(
+    "like",
+    None,
+    "A feature dataset directory: its weights, image range, precisions, pooling and variants are used, so that "
+    "features can be compared, and features of audio that it holds already are taken from it.",
+)
 flags.DEFINE_enum(
     "engine",
     "strategy",
@@ -39,14 +47,36 @@ flags.DEFINE_enum(
     "strategy: the network runs in this process. beam: on the workers of a Beam job, here or on many machines, which "
     "need TensorFlow. Both make the same features, and one finishes what the other began.",
 )
-flags.DEFINE_integer("batch_size", 64, "Clips in one step of the network.", lower_bound=1)
+flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "cpu", "mirrored", "tpu", "multiworker"],
+    "Which devices the network runs on: auto takes a TPU, else all GPUs, else the CPU.",
+)
+flags.DEFINE_integer("batch_size", 64, "Clips in one step of the network, over all replicas.", lower_bound=1)
 flags.DEFINE_string(
     "local_cache_dir",
     None,
-    "A directory on a local disk: clips on gs:// are copied there once, and TensorFlow reads the "
-    "copies. Without it TensorFlow reads gs:// itself.",
+    "A directory on a local disk: clips on gs:// are copied there once, and read from the copies.",
 )
 flags.DEFINE_enum("precision", "float16", ["float16", "float32"], "How features are stored.")
+flags.DEFINE_enum(
+    "compute_precision",
+    "float32",
+    ["float32", "bfloat16"],
+    "What the network computes in: bfloat16 is faster on accelerators, and features are off by about a hundredth.",
+)
+flags.DEFINE_bool("pooled", False, "Store the mean over the 3 x 3 positions, 1536 values for each clip.")
+flags.DEFINE_integer(
+    "variants",
+    0,
+    "Changed copies of each training clip (gain, shift, SpecAugment's masks) to embed too, for heads to train on.",
+    lower_bound=0,
+)
+flags.DEFINE_integer("variants_seed", 0, "Seed of what is drawn for --variants.", lower_bound=0)
+
+# Flags that decide the features; each is a field of FeatureSettings of the same name.
+_SETTINGS = ("weights", "seed", "precision", "compute_precision", "pooled", "variants", "variants_seed")
 
 
 def main(positional, beam_args):
@@ -57,37 +87,56 @@ def main(positional, beam_args):
         raise command.UsageError(
             f"{beam_args[0]}: Beam's options after -- need --engine=beam, or --input or --manifest"
         )
-    if given := [] if from_audio else prepare_flags.given():
-        raise command.UsageError(f"--{given[0]} says how clips are prepared: it needs --input or --manifest")
+    if of_prepare := [] if from_audio else prepare_flags.given():
+        raise command.UsageError(f"--{of_prepare[0]} says how clips are prepared: it needs --input or --manifest")
     prepared = _prepare(beam_args) if from_audio else None
     quiet.import_tensorflow()
     from launch.feature_cache import RANDOM_NOTE, cache_features
+    from launch.feature_settings import FeatureSettings, settings_like
+    from tfdata import layout
+    from tfdata.spec import FEATURES
 
-    if FLAGS.weights == "random":
+    given = {name: FLAGS[name].value for name in _SETTINGS if FLAGS[name].present}
+    if FLAGS.like:
+        settings = settings_like(FLAGS.like, layout.read_spec(FLAGS.like, FEATURES), given)
+    else:
+        settings = FeatureSettings(**given)
+    if settings.weights == "random":
         command.note(RANDOM_NOTE)
-    spec, clips_per_s = cache_features(
+    cached = cache_features(
         data=FLAGS.data,
         output=FLAGS.output,
-        weights=FLAGS.weights,
-        seed=FLAGS.seed,
+        settings=settings,
         batch_size=FLAGS.batch_size,
-        precision=FLAGS.precision,
+        strategy=FLAGS.strategy,
+        like=FLAGS.like,
         local_cache_dir=FLAGS.local_cache_dir,
         engine=FLAGS.engine,
         beam_args=beam_args,
         show_progress=not FLAGS.quiet,
-        provenance=command.provenance(data=FLAGS.data),
+        provenance=command.provenance(data=FLAGS.data, like=FLAGS.like),
     )
+    spec = cached.spec
     weights = spec.settings["weights"]
+    shape = " x ".join(map(str, spec.array.shape))
+    variants = f" and {settings.variants} variants of each training clip" if settings.variants else ""
+    command.note(f"ran on {cached.devices}")
+    if FLAGS.like:
+        why = f" ({cached.nothing_taken})" if cached.nothing_taken else ""
+        command.say(f"{cached.num_taken:,} taken from {FLAGS.like}{why}, {cached.num_embedded:,} embedded")
     command.say(
-        f"{spec.num_clips:,} clips of 3 x 3 x 1536 features in {FLAGS.output}, "
-        f"{weights['source']} weights ({weights['digest'][:12]}), {clips_per_s:.0f} clips/s"
+        f"{spec.num_clips:,} clips{variants} of {shape} features in {FLAGS.output}, "
+        f"{weights['source']} weights ({weights['digest'][:12]}), {cached.clips_per_s:.0f} clips/s"
     )
     return {
         "num_clips": spec.num_clips,
-        "clips_per_s": round(clips_per_s, 2),
+        "num_embedded": cached.num_embedded,
+        "num_taken": cached.num_taken,
+        "clips_per_s": round(cached.clips_per_s, 2),
         "fingerprint": spec.fingerprint,
         "weights": weights,
+        "devices": cached.devices,
+        "parity": spec.parity,
         "output": FLAGS.output,
         **({"prepared": prepared} if prepared else {}),
     }

@@ -28,6 +28,7 @@ def main(positional, beam_args):
     from beam_preprocess.settings import PrepareSettings
     from launch import head_runs, run_directory
     from launch.feature_cache import RANDOM_NOTE, cache_features
+    from launch.feature_settings import FeatureSettings
     from launch.orchestra import write_orchestra
     from launch.report_page import write_report
     from model.backbone import WeightsError
@@ -76,10 +77,8 @@ def main(positional, beam_args):
         cache_features(
             data=data,
             output=features,
-            weights=weights,
-            seed=FLAGS.seed,
+            settings=FeatureSettings(weights=weights, seed=FLAGS.seed),
             batch_size=64,
-            precision="float16",
             provenance={"data": data, "command": line},
             show_progress=progress,
         )

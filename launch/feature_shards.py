@@ -4,21 +4,29 @@ They mirror the clip shards one to one: the same lengths and order, with the arr
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from launch.held_features import HeldFeatures, feature_key
 from tfdata import layout, records, schema, shards
-from tfdata.spec import FEATURES, ArraySpec, DatasetError, DatasetSpec
+from tfdata.augment import AugmentSettings, augment
+from tfdata.spec import FEATURES, ArraySpec, DatasetError, DatasetSpec, variant_name
 from tfdata.unfinished import Unfinished
+
+VARIED = "train"
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureShard:
-    """A shard of features that is to be written: the clip shard it mirrors, and its own name."""
+    """A shard of features that is to be written: the clip shard it mirrors, its own name, and which variant it holds.
+
+    Variant 0 are the clips as they are.
+    """
 
     source: shards.Shard
     name: str
+    variant: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,23 +38,39 @@ class FeatureShards:
       clips: its spec.
       array: the stored features.
       unfinished: the job; `todo` and `write` are to be called while it is held.
+      num_variants: changed copies of each training clip, beside the clips.
+      augment: how they are changed.
+      held: features that need not be computed, or None.
     """
 
     data: str
     clips: DatasetSpec
     array: ArraySpec
     unfinished: Unfinished
+    num_variants: int = 0
+    augment: AugmentSettings = AugmentSettings()
+    held: HeldFeatures | None = None
+
+    def splits(self) -> dict[str, tuple[str, int]]:
+        """Each split of the features: the clips' split that it mirrors, and which variant of its clips it holds."""
+        splits = {split: (split, 0) for split in self.clips.splits}
+        if VARIED in splits:
+            splits |= {variant_name(VARIED, number): (VARIED, number) for number in range(1, self.num_variants + 1)}
+        return splits
 
     def names(self, split: str) -> list[str]:
-        """The feature shards of a split, one for each clip shard."""
-        return layout.shard_names(FEATURES, split, len(self.clips.splits[split].shard_lengths))
+        """The shards of one of `splits`."""
+        source, _ = self.splits()[split]
+        return layout.shard_names(FEATURES, split, len(self.clips.splits[source].shard_lengths))
 
     def all(self) -> list[FeatureShard]:
         """All shards, in the order of the dataset."""
         return [
-            FeatureShard(source, name)
-            for split in self.clips.splits
-            for source, name in zip(shards.of_split(self.data, self.clips, split), self.names(split), strict=True)
+            FeatureShard(source, name, variant)
+            for split, (source_split, variant) in self.splits().items()
+            for source, name in zip(
+                shards.of_split(self.data, self.clips, source_split), self.names(split), strict=True
+            )
         ]
 
     def todo(self) -> list[FeatureShard]:
@@ -55,10 +79,37 @@ class FeatureShards:
 
     def log_mels(self, shard: FeatureShard, clip_records: Sequence[bytes]) -> np.ndarray:
         """What goes into the network: float32 [n, n_mels, frames] of the clips of `shard.source`, in their order."""
-        arrays = [schema.decode_array(record, self.clips.array) for record in clip_records]
-        return np.stack(arrays).astype(np.float32) if arrays else np.empty((0, *self.clips.array.shape), np.float32)
+        found = np.empty((len(clip_records), *self.clips.array.shape), np.float32)
+        for place, record in enumerate(clip_records):
+            if shard.variant:
+                clip, log_mel = schema.decode_clip(record, self.clips)
+                found[place] = augment(
+                    log_mel,
+                    self.augment,
+                    clip_id=clip.id,
+                    variant=shard.variant,
+                    log_mel_settings=self.clips.settings["log_mel"],
+                )
+            else:
+                found[place] = schema.decode_array(record, self.clips.array)
+        return found
 
-    def write(self, shard: FeatureShard, clip_records: Sequence[bytes], features: Sequence[np.ndarray]) -> None:
+    def held_places(self, shard: FeatureShard, clip_records: Sequence[bytes]) -> list[bool]:
+        """For each clip of `shard.source`, whether its feature is held."""
+        if not self.held:
+            return [False] * len(clip_records)
+        return [key in self.held.places for key in self._keys(shard, clip_records)]
+
+    def held_features(self, shard: FeatureShard, clip_records: Sequence[bytes]) -> list[np.ndarray]:
+        """The features of those of these clips that are held, as they are stored, in order."""
+        if not self.held:
+            return []
+        return self.held.read([key for key in self._keys(shard, clip_records) if key in self.held.places])
+
+    def _keys(self, shard: FeatureShard, clip_records: Sequence[bytes]) -> list:
+        return [feature_key(schema.decode_clip(record, self.clips)[0], shard.variant) for record in clip_records]
+
+    def write(self, shard: FeatureShard, clip_records: Sequence[bytes], features: Iterable[np.ndarray]) -> None:
         """Write a shard with its note.
 
         Args:

@@ -58,8 +58,7 @@ class FrozenNetwork:
           WeightsError: the weights can't be had, don't fit, or are not those of `weights_digest`.
         """
         backbone = self.build_backbone()
-        for layer in backbone.layers:
-            layer.dtype_policy = _POLICIES[self.compute_precision]
+        set_compute_precision(backbone, self.compute_precision)
         if self.compute_precision == FLOAT32:
             backbones.forbid_tensor_float_32()
         log_mel = keras.Input(log_mel_shape, name="log_mel")
@@ -93,6 +92,12 @@ class FrozenNetwork:
                 f"the {self.weights} weights have digest {found[:12]}, expected {self.weights_digest[:12]}: "
                 f"{source} has changed since; put the right one there, or begin with another --output"
             )
+
+
+def set_compute_precision(backbone: keras.Model, precision: str) -> None:
+    """Let the layers of a network compute in FLOAT32 or BFLOAT16; weights stay float32."""
+    for layer in backbone.layers:
+        layer.dtype_policy = _POLICIES[precision]
 
 
 def _read_statistics(path: str) -> dict[str, np.ndarray]:

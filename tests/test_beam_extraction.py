@@ -13,7 +13,7 @@ import time
 import pytest
 from tests_support import write_manifest
 
-from tfdata import layout, shards
+from tfdata import layout, records, shards
 from tfdata.spec import ArraySpec, DatasetError
 from tfdata.unfinished import Unfinished
 
@@ -26,7 +26,8 @@ def begin(features_dir, output):
     spec = layout.read_spec(str(features_dir))
     folder = pathlib.Path(output) / "unfinished"
     folder.mkdir(parents=True)
-    identity = {"data": spec.parent["fingerprint"], "precision": "float16", **spec.settings}
+    array = {"precision": spec.array.dtype, "shape": spec.array.shape}
+    identity = {"data": spec.parent["fingerprint"], **array, **spec.settings}
     (folder / "job.json").write_text(json.dumps(identity))
     shutil.copy(features_dir / "batch_norm.npz", folder)
 
@@ -96,7 +97,9 @@ def test_workers_elsewhere_read_and_write_a_bucket(
 
 
 class WithoutTensorFlow:
-    """Pickles, and can't be unpickled where the network's package is not installed."""
+    """A network that pickles, and can't be unpickled where its package is not installed."""
+
+    weights = "imagenet"
 
     def __reduce__(self):
         return __import__, ("no_such_package",)
@@ -136,12 +139,33 @@ def test_a_damaged_shard_of_clips_is_named_and_the_others_are_done(clips_dir, tm
     expected = {path.name.replace("log_mel", "features") for path in clips_dir.glob("log_mel-*")}
     assert expected - written == {damaged.name.replace("log_mel", "features")}
     damaged.write_bytes(whole)
-    assert write_features(tmp_path / "clips", tmp_path / "features", network) == 1  # the damaged shard's clip alone
+    done = write_features(tmp_path / "clips", tmp_path / "features", network)
+    assert (done.num_embedded, done.num_taken) == (1, 0)  # the damaged shard's clip alone
 
 
-def write_features(data, output, network):
-    """The library call behind the engine, on threads of this process; returns the number of clips embedded."""
-    from launch import beam_extraction
+def test_features_that_another_dataset_holds_are_taken(clips_dir, features_dir, tmp_path):
+    from launch.held_features import HeldFeatures, held_features
+    from model.backbone import ImageSettings
+    from model.frozen_network import FrozenNetwork
+
+    held, _ = held_features(str(features_dir), layout.read_spec(str(features_dir)), layout.read_spec(str(clips_dir)))
+    some = HeldFeatures(held.array, dict(sorted(held.places.items())[:5]))
+    network = FrozenNetwork(weights="random", image=ImageSettings(low=-20.0, high=5.0))  # another one than made them
+    done = write_features(clips_dir, tmp_path, network, held=some)
+    assert (done.num_embedded, done.num_taken) == (7, 5)
+    taken = set()
+    for path in features_dir.glob("features-*"):
+        for before, now in zip(*(list(records.unframe((folder / path.name).read_bytes(), where=path.name))
+                                 for folder in (features_dir, tmp_path)), strict=True):  # fmt: skip
+            assert records.decode_example(before)["id"] == records.decode_example(now)["id"]
+            if before == now:
+                taken.add(records.decode_example(now)["content_hash"].decode())
+    assert taken == {content_hash for _, _, content_hash in some.places}
+
+
+def write_features(data, output, network, *, held=None):
+    """The library call behind the engine, on threads of this process."""
+    from launch import beam_engine
     from launch.feature_shards import FeatureShards
 
     features = FeatureShards(
@@ -149,9 +173,10 @@ def write_features(data, output, network):
         clips=layout.read_spec(str(data)),
         array=ArraySpec(name="feature", shape=(3, 3, 1536), dtype="float16"),
         unfinished=Unfinished(str(output)),
+        held=held,
     )
-    job = beam_extraction.pipeline_with([])
-    return beam_extraction.write_features(job, features, network, batch_size=4, show_progress=False)
+    job = beam_engine.pipeline_with([])
+    return beam_engine.embed(network, features, job=job, strategy="cpu", batch_size=4, show_progress=False)
 
 
 def change(rows, path, **values):

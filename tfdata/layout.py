@@ -10,7 +10,7 @@ COMPLETED                                   written last; no reader accepts a di
 import json
 
 from tfdata import schema, storage
-from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec
+from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec, variant_name
 
 SPEC = "spec.json"
 REJECTS = "rejects.jsonl"
@@ -26,6 +26,15 @@ def shard_names(kind: str, split: str, num_shards: int) -> list[str]:
 def shard_paths(directory: str, spec: DatasetSpec, split: str) -> list[str]:
     names = shard_names(spec.kind, split, len(spec.splits[split].shard_lengths))
     return [storage.join(directory, name) for name in names]
+
+
+def variant_splits(spec: DatasetSpec, split: str) -> list[str]:
+    """The splits of `spec` that hold changed copies of the clips of `split`, in the order of their numbers.
+
+    Each mirrors it: shards of the same number and lengths, the same clips in the same order, with other arrays.
+    """
+    names = (variant_name(split, number) for number in range(1, len(spec.splits)))
+    return [name for name in names if name in spec.splits]
 
 
 def _all_shard_names(spec: DatasetSpec) -> list[str]:

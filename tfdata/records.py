@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tfdata.spec import DatasetError
 
+BEFORE_RECORD = 12  # bytes of a TFRecord file before the record itself: its length, and the length's crc
 _FIELD = descriptor_pb2.FieldDescriptorProto
 
 
@@ -102,7 +103,7 @@ def frame(records: Iterable[bytes]) -> bytes:
 
 def framed_size(record: bytes) -> int:
     """Bytes that a record takes in a TFRecord file."""
-    return len(record) + 16
+    return BEFORE_RECORD + len(record) + 4
 
 
 def unframe(data: bytes, *, where: str) -> Iterator[bytes]:
@@ -113,10 +114,10 @@ def unframe(data: bytes, *, where: str) -> Iterator[bytes]:
     """
     offset = index = 0
     while offset < len(data):
-        header = data[offset : offset + 12]
-        if len(header) < 12 or struct.unpack("<I", header[8:])[0] != _masked_crc(header[:8]):
+        header = data[offset : offset + BEFORE_RECORD]
+        if len(header) < BEFORE_RECORD or struct.unpack("<I", header[8:])[0] != _masked_crc(header[:8]):
             raise DatasetError(f"{where} is damaged: record {index} at byte {offset} has no valid length")
-        start = offset + 12
+        start = offset + BEFORE_RECORD
         end = start + struct.unpack("<Q", header[:8])[0]
         record, crc = data[start:end], data[end : end + 4]
         if len(crc) < 4 or struct.unpack("<I", crc)[0] != _masked_crc(record):

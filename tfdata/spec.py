@@ -10,10 +10,14 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# 3 added `parity` and what `parent` tells of the clips; of neither does a dataset of version 2 need anything.
+_READABLE_VERSIONS = (2, SCHEMA_VERSION)
+_FINGERPRINT_VERSION = 2  # raised when what enters the fingerprint changes, not with every field that is added
 LOG_MEL = "log_mel"
 FEATURES = "features"
 SPLIT_NAMES = ("train", "validation", "test")
+_VARIANT = "_variant"
 
 
 class DatasetError(ValueError):
@@ -28,6 +32,16 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """sha256 of `value`'s canonical JSON, as 64 hex digits."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def variant_name(split: str, number: int) -> str:
+    """The split that holds variant `number` (from 1) of the clips of `split`."""
+    return f"{split}{_VARIANT}{number}"
+
+
+def is_variant(split: str) -> bool:
+    """Whether a split of this name holds changed copies of another split's clips."""
+    return _VARIANT in split
 
 
 def content_digest(clips: Iterable[tuple[str, str, str, str, int]]) -> str:
@@ -94,7 +108,9 @@ class DatasetSpec:
       content_digest: see the function of that name.
       num_recordings, num_rejects: inputs used, inputs refused (rejects.jsonl names them).
       leak_audit: near-copies across splits and what they are worth to a quick probe; None where it was not made.
-      parent: for features, {"fingerprint", "path"} of the clips they were made from.
+      parent: for features, the clips they were made from: "fingerprint", "path", and what `lineage` compares.
+      parity: for features, how near stored ones are to those computed anew, see `model.parity`; does not enter the
+        fingerprint. None where it was not measured.
       provenance: paths, versions and the command; tells people, does not enter the fingerprint.
     """
 
@@ -109,20 +125,22 @@ class DatasetSpec:
     num_recordings: int
     num_rejects: int
     leak_audit: Mapping[str, Any] | None = None
-    parent: Mapping[str, str] | None = None
+    parent: Mapping[str, Any] | None = None
+    parity: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property
     def num_clips(self) -> int:
-        return sum(split.num_clips for split in self.splits.values())
+        """Real clips only: the changed copies in variant splits are not counted."""
+        return sum(split.num_clips for name, split in self.splits.items() if not is_variant(name))
 
     @property
     def fingerprint(self) -> str:
         """sha256 over what the clips are and how they were made: content, settings, parent. No path enters it."""
         return digest(
             {
-                "schema_version": self.schema_version,
+                "schema_version": _FINGERPRINT_VERSION,
                 "kind": self.kind,
                 "array": dataclasses.asdict(self.array),
                 "class_names": self.class_names,
@@ -151,9 +169,9 @@ class DatasetSpec:
             fields = json.loads(text)
             stored = fields.pop("fingerprint")
             version = fields.get("schema_version")
-            if version != SCHEMA_VERSION:
+            if version not in _READABLE_VERSIONS:
                 raise DatasetError(
-                    f"{where} has schema version {version}, this melcache reads {SCHEMA_VERSION}: "
+                    f"{where} has schema version {version}, this melcache reads {_READABLE_VERSIONS}: "
                     "make the dataset again, or use the melcache that wrote it"
                 )
             fields["array"] = ArraySpec(**{**fields["array"], "shape": tuple(fields["array"]["shape"])})

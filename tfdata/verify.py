@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tfdata import layout, schema, shards, storage
-from tfdata.spec import DatasetError, DatasetSpec, content_digest
+from tfdata.spec import DatasetError, DatasetSpec, content_digest, is_variant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def verify(directory: str, *, show_progress: bool = False) -> Verdict:
     Each shard: it is there, its bytes are those that were written, every record's checksum, every clip's fields and
     values. The dataset: COMPLETED names the spec's fingerprint, no clip stands there twice, neither a group nor equal
     audio in two splits, the clips are those the fingerprint was made from, no shard is there that the spec doesn't
-    know.
+    know. Splits of variants hold each clip once more, and no others than the split they vary.
 
     Raises:
       DatasetError: there is no complete dataset, or its spec can't be read.
@@ -58,7 +58,12 @@ def verify(directory: str, *, show_progress: bool = False) -> Verdict:
             f"{spec.fingerprint[:12]}: one of them is another dataset's"
         )
     verdicts, seen = [], _Seen()
-    with tqdm(total=spec.num_clips, desc="verify", unit=" clips", disable=not show_progress) as bar:
+    with tqdm(
+        total=sum(split.num_clips for split in spec.splits.values()),
+        desc="verify",
+        unit=" clips",
+        disable=not show_progress,
+    ) as bar:
         for split in spec.splits:
             for shard in shards.of_split(directory, spec, split):
                 clips, reason = _check_shard(shard, spec)
@@ -96,24 +101,37 @@ class _Seen:
     """What the clips of all shards are, for the checks that need all of them."""
 
     def __init__(self):
-        self._ids = collections.Counter()
+        self._ids = collections.defaultdict(
+            collections.Counter
+        )  # of each split of variants, and of all others together
         self._splits_of = {"group": collections.defaultdict(set), "equal audio": collections.defaultdict(set)}
-        self._contents: list = []
+        self._contents = collections.defaultdict(list)  # by split
 
     def add(self, split: str, clips: list[schema.Clip], spec: DatasetSpec) -> None:
         for clip in clips:
-            self._ids[clip.id] += 1
-            self._splits_of["group"][clip.group].add(split)
-            self._splits_of["equal audio"][clip.content_hash].add(split)
-            self._contents.append((split, clip.id, spec.class_names[clip.label], clip.content_hash, clip.fold))
+            self._ids[split if is_variant(split) else ""][clip.id] += 1
+            self._contents[split].append((clip.id, spec.class_names[clip.label], clip.content_hash, clip.fold))
+            if not is_variant(split):
+                self._splits_of["group"][clip.group].add(split)
+                self._splits_of["equal audio"][clip.content_hash].add(split)
 
     def problems(self, spec: DatasetSpec) -> list[str]:
-        found = [f"{id} stands in it {count} times" for id, count in self._ids.items() if count > 1][:5]
+        found = [
+            f"{id} stands in {split or 'it'} {count} times"
+            for split, ids in self._ids.items()
+            for id, count in ids.items()
+            if count > 1
+        ][:5]
         for what, splits_of in self._splits_of.items():
             for key, splits in splits_of.items():
                 if len(splits) > 1:
                     found.append(f"{what} {key} stands in {' and '.join(sorted(splits))}")
                     break
-        if content_digest(self._contents) != spec.content_digest:
+        real = ((split, *clip) for split, clips in self._contents.items() if not is_variant(split) for clip in clips)
+        if content_digest(real) != spec.content_digest:
             found.append("its clips are not those that its fingerprint was made from")
+        for split in spec.splits:
+            for variant in layout.variant_splits(spec, split):
+                if self._contents[variant] != self._contents[split]:
+                    found.append(f"{variant} does not hold the clips of {split} in their order")
         return found
