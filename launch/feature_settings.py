@@ -48,6 +48,12 @@ class FeatureSettings:
         return {VARIANTS: {"count": self.variants, **dataclasses.asdict(self.augment)}} if self.variants else {}
 
 
+def variants_of(spec: DatasetSpec) -> AugmentSettings:
+    """How the variants in a feature dataset were made; as variants are made by default where it has none."""
+    described = {name: value for name, value in spec.settings.get(VARIANTS, {}).items() if name != "count"}
+    return AugmentSettings(**described)
+
+
 def settings_like(directory: str, spec: DatasetSpec, given: Mapping[str, Any]) -> FeatureSettings:
     """The settings that the feature dataset `spec` in `directory` was made with.
 

@@ -78,7 +78,12 @@ class FeatureShards:
         return [shard for shard in self.all() if not self.unfinished.is_written(shard.name, shard.source.digest)]
 
     def log_mels(self, shard: FeatureShard, clip_records: Sequence[bytes]) -> np.ndarray:
-        """What goes into the network: float32 [n, n_mels, frames] of the clips of `shard.source`, in their order."""
+        """What goes into the network: float32 [n, n_mels, frames] of the clips of `shard.source`, in their order.
+
+        Raises:
+          DatasetError: one has values that are not finite; names the clip. A compiled network may hide them, since its
+            rectifiers turn what is not a number into 0.
+        """
         found = np.empty((len(clip_records), *self.clips.array.shape), np.float32)
         for place, record in enumerate(clip_records):
             if shard.variant:
@@ -92,6 +97,12 @@ class FeatureShards:
                 )
             else:
                 found[place] = schema.decode_array(record, self.clips.array)
+            if not np.isfinite(found[place]).all():
+                clip, _ = schema.decode_clip(record, self.clips)
+                raise DatasetError(
+                    f"the log-mel of {clip.id} ({shard.source.name}) has values that are not finite numbers: prepare "
+                    "the clips anew"
+                )
         return found
 
     def held_places(self, shard: FeatureShard, clip_records: Sequence[bytes]) -> list[bool]:

@@ -2,13 +2,22 @@
 
 import numpy as np
 
-from launch.feature_shards import FeatureShard, FeatureShards
+from launch import network_weights
+from launch.feature_settings import variants_of
+from launch.feature_shards import VARIED, FeatureShard, FeatureShards
+from model import backbone as backbones
 from model import parity
+from model.backbone import WeightsError
 from model.frozen_network import FrozenNetwork
-from tfdata import schema, shards
-from tfdata.spec import DatasetError, DatasetSpec
+from tfdata import layout, lineage, schema, shards
+from tfdata.spec import LOG_MEL, DatasetError, DatasetSpec
+from tfdata.unfinished import Unfinished
 
 _NUM_CLIPS = 8
+
+
+class WrongDatasetError(DatasetError):
+    """What is wrong with the features lies in their own directory: their order, or the weights kept there."""
 
 
 def check_parity(network: FrozenNetwork, feature_shards: FeatureShards, directory: str, spec: DatasetSpec) -> dict:
@@ -22,7 +31,8 @@ def check_parity(network: FrozenNetwork, feature_shards: FeatureShards, director
     Returns:
       what `model.parity.measure` tells, the threshold, and "ok".
     Raises:
-      DatasetError: a shard is missing or damaged, or clips and features do not stand in the same order.
+      DatasetError: a shard is missing or damaged.
+      WrongDatasetError: clips and features do not stand in the same order.
       WeightsError: the weights can't be had, or are other ones now.
     """
     drawn = _draw(feature_shards, directory, spec)
@@ -31,7 +41,9 @@ def check_parity(network: FrozenNetwork, feature_shards: FeatureShards, director
         clip_record = shards.read(feature_shard.source)[place]
         clip, feature = schema.decode_clip(shards.read(written)[place], spec)
         if clip != schema.decode_clip(clip_record, feature_shards.clips)[0]:
-            raise DatasetError(f"{written.path} holds {clip.id} where {feature_shard.source.path} has another clip")
+            raise WrongDatasetError(
+                f"{written.path} holds {clip.id} where {feature_shard.source.path} has another clip"
+            )
         log_mels.append(feature_shards.log_mels(feature_shard, [clip_record])[0])
         stored.append(feature)
     measured = parity.measure(network, np.stack(log_mels), np.stack(stored))
@@ -39,6 +51,46 @@ def check_parity(network: FrozenNetwork, feature_shards: FeatureShards, director
     # A network that ran in training mode by mistake must not pass, however wide the threshold.
     ok = measured["relative_rms"] <= allowed and measured["relative_rms"] < measured["training_mode_relative_rms"]
     return {**measured, "threshold": allowed, "ok": ok}
+
+
+def check_dataset(
+    directory: str, spec: DatasetSpec, *, data: str | None, weights: str | None
+) -> tuple[dict | None, str]:
+    """Check a complete feature dataset, where its clips and weights can be had.
+
+    Args:
+      data: where its clips are now, if not where they were.
+      weights: where its weights file is now, likewise.
+    Returns:
+      what `check_parity` tells and a sentence about it; or None and why it could not be checked.
+    Raises:
+      WrongDatasetError: as `check_parity`, or the dataset's own batch-norm statistics are not what they were.
+    """
+    data = data or spec.parent["path"]
+    try:
+        clips = layout.read_spec(data, LOG_MEL)
+        if changed := lineage.difference(spec, clips):
+            return None, f"{data} holds other clips than it was made from: {changed}"
+        feature_shards = FeatureShards(
+            data=data,
+            clips=clips,
+            array=spec.array,
+            unfinished=Unfinished(directory),
+            num_variants=len(layout.variant_splits(spec, VARIED)),
+            augment=variants_of(spec),
+        )
+        found = check_parity(
+            network_weights.of_dataset(directory, spec, weights=weights), feature_shards, directory, spec
+        )
+    except WrongDatasetError:
+        raise
+    except WeightsError as error:
+        if spec.settings["weights"]["source"] == backbones.RANDOM:
+            raise WrongDatasetError(str(error)) from error
+        return None, str(error)
+    except (ValueError, OSError) as error:
+        return None, str(error)
+    return found, sentence(found)
 
 
 def _draw(feature_shards: FeatureShards, directory: str, spec: DatasetSpec) -> list:

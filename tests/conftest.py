@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -74,6 +75,20 @@ def features_dir(clips_dir, melcache_json, tmp_path_factory):
     output = tmp_path_factory.mktemp("features") / "dataset"
     melcache_json("cache", f"--data={clips_dir}", f"--output={output}", "--weights=random", "--batch_size=8")
     return output
+
+
+@pytest.fixture(scope="session")
+def same_network(features_dir, tmp_path_factory):
+    """The same dataset as melcache wrote it up to schema version 2: for --like it tells its network, but not what its
+    clips were made with, so that nothing is taken from it."""
+    folder = tmp_path_factory.mktemp("older") / "dataset"
+    shutil.copytree(features_dir, folder)
+    spec = json.loads((folder / "spec.json").read_text())
+    del spec["parity"]
+    spec["schema_version"] = 2
+    spec["parent"] = {name: spec["parent"][name] for name in ("fingerprint", "path")}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,11 @@
 """`melcache cache`: cached features are the live network's, and bad input is named."""
 
+import pathlib
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +13,8 @@ import pytest
 from model import backbone as backbones
 from tfdata import clips as clip_streams
 from tfdata import layout
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_cached_features_are_the_live_networks(clips_dir, features_dir):
@@ -51,25 +58,30 @@ def test_tensorflow_datasets_reads_features(features_dir):
     assert [int(example["label"]) for example in theirs] == ours.labels.tolist()
 
 
-def test_an_interrupted_run_is_continued_to_the_same_bytes(clips_dir, features_dir, melcache, melcache_json, tmp_path):
-    """Half of the shards stand; the rest is made by the same command, and other settings are refused before."""
-    import json
-
-    spec = layout.read_spec(str(features_dir))
-    half = tmp_path / "half"
-    (half / "unfinished").mkdir(parents=True)
-    identity = {"data": spec.parent["fingerprint"], "precision": "float16", **spec.settings}
-    (half / "unfinished" / "job.json").write_text(json.dumps(identity))
+def test_a_killed_run_is_continued_to_the_same_bytes(clips_dir, features_dir, same_network, melcache, tmp_path):
+    """SIGKILL when some shards stand; other settings are refused, the same command makes the rest."""
+    output = tmp_path / "f"
+    command = ["cache", f"--data={clips_dir}", f"--output={output}", f"--like={same_network}", "--batch_size=1"]
+    process = subprocess.Popen([sys.executable, "-m", "launch", *command, "--quiet"], cwd=ROOT)
+    while len(list(output.glob("features-*-of-00003"))) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    written = {
+        path.name: path.stat().st_mtime_ns for path in output.glob("features-*") if "melcache-tmp" not in path.name
+    }
     shards = sorted(features_dir.glob("features-*"))
-    for shard in shards[::2]:
-        shutil.copy(shard, half)
-    command = ["cache", f"--data={clips_dir}", f"--output={half}", "--weights=random", "--batch_size=8"]
-    refused = melcache(*command, "--seed=1")
+    assert 2 <= len(written) < len(shards) and not (output / "COMPLETED").exists()
+
+    refused = melcache("cache", f"--data={clips_dir}", f"--output={output}", "--weights=random", "--seed=1")
     assert refused.returncode == 1 and "weights.seed=0, this one has weights.seed=1" in refused.stderr
-    melcache_json(*command)
+    done = melcache(*command)
+    assert done.returncode == 0, done.stderr
     for shard in shards:
-        assert (half / shard.name).read_bytes() == shard.read_bytes(), shard.name
-    assert (half / "COMPLETED").read_text() == (features_dir / "COMPLETED").read_text()
+        assert (output / shard.name).read_bytes() == shard.read_bytes(), shard.name
+    assert (output / "COMPLETED").read_text() == (features_dir / "COMPLETED").read_text()
+    kept = [name for name, time_ns in written.items() if (output / name).stat().st_mtime_ns == time_ns]
+    assert len(kept) >= len(written) - 1  # the last may not have been noted yet
 
 
 def test_a_damaged_shard_of_clips_is_named(clips_dir, melcache, tmp_path):
@@ -104,6 +116,12 @@ def test_without_a_network_imagenet_is_an_error_that_says_what_to_do(clips_dir, 
         (["--data={clips}", "--output={clips}/.."], 1, "not empty"),
         (["--data={clips}", "--output={out}", "--weights=/nowhere.h5"], 1, "/nowhere.h5: no such file"),
         (["--data={clips}", "--output={out}", "--batch_size=0"], 2, "batch_size"),
+        (
+            ["--data={clips}", "--output={out}", "--strategy=tpu"],
+            1,
+            "no TPU is here (libtpu is not installed), only CPU:0",
+        ),
+        (["--data={clips}", "--output={out}", "--like={features}", "--pooled"], 1, "--pooled=True contradicts --like="),
     ],
 )
 def test_bad_command_lines_fail_in_one_line(arguments, status, expected, clips_dir, features_dir, melcache, tmp_path):
