@@ -1,7 +1,6 @@
 """Embeds clips by a Beam job, here or on many machines: from the shards to do to a sentence about what went wrong."""
 
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -13,9 +12,8 @@ from launch import beam_extraction
 from launch.feature_shards import FeatureShard, FeatureShards
 from launch.refusals import Refusals
 from launch.strategy_engine import Embedded
-from model import backbone as backbones
 from model.frozen_network import FrozenNetwork
-from tfdata import shards, storage
+from tfdata import shards
 from tfdata.spec import DatasetError
 
 # One works out features, with all cores, while the other reads and writes.
@@ -57,8 +55,6 @@ def embed(
     num_held = _num_held(feature_shards, todo)
     refusals = Refusals(feature_shards.unfinished)
     refusals.clear()
-    if network.weights not in (backbones.IMAGENET, backbones.RANDOM):
-        network = dataclasses.replace(network, weights=storage.absolute(network.weights))
     beam_extraction.build(
         job, todo=todo, features=feature_shards, network=network, strategy=strategy, batch_size=batch_size
     )

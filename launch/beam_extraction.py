@@ -118,7 +118,6 @@ class _Network:
 
     def __init__(self, features: FeatureShards, network: bytes, *, strategy: str, batch_size: int):
         self._features = features
-        self._batch_size = batch_size
         self._error: ValueError | None = None
         # A shard at a time: the network uses all cores by itself.
         self._turn = threading.Lock()
@@ -149,11 +148,11 @@ class _Network:
         features[is_held] = self._features.held_features(clips.shard, clips.records) or 0
         new = np.flatnonzero(~is_held)
         log_mels = self._features.log_mels(clips.shard, [clips.records[place] for place in new])
-        places = [new[start : start + self._batch_size] for start in range(0, len(new), self._batch_size)]
-        batches = (log_mels[start : start + self._batch_size] for start in range(0, len(new), self._batch_size))
+        size = self._extractor.batch_size
+        runs = [slice(start, start + size) for start in range(0, len(new), size)]
         with self._turn, np.errstate(over="ignore"):  # what became infinite is refused where it is written
-            for batch_places, batch in zip(places, self._extractor(batches), strict=True):
-                features[batch_places] = batch
+            for run, batch in zip(runs, self._extractor(log_mels[run] for run in runs), strict=True):
+                features[new[run]] = batch
         return Embedded(clips.shard, clips.records, features)
 
 

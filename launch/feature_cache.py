@@ -124,7 +124,7 @@ def cache_features(
             feature_shards = dataclasses.replace(feature_shards, held=held)
 
         done = embed(network, feature_shards, batch_size=batch_size, show_progress=show_progress)
-        provenance = {**provenance, "weights": settings.weights, "engine": engine}
+        provenance = {**provenance, "weights": network.weights, "engine": engine}
         spec = _finish(network, feature_shards, described, provenance=provenance)
     return Cached(
         spec=spec,

@@ -29,7 +29,7 @@ def of_dataset(directory: str, spec: DatasetSpec, weights: str | None = None) ->
     source = described["source"]
     is_file = source not in (backbones.IMAGENET, backbones.RANDOM)
     return FrozenNetwork(
-        weights=(weights or spec.provenance.get("weights", "")) if is_file else source,
+        weights=_place(weights or spec.provenance.get("weights", "")) if is_file else source,
         image=backbones.ImageSettings(**spec.settings["image"]),
         seed=described.get("seed", 0),
         compute_precision=spec.settings["compute_precision"],
@@ -57,7 +57,7 @@ def of_clips(
         )
     log_mel = clips.statistics["splits"]["train"]["log_mel"]
     network = FrozenNetwork(
-        weights=settings.weights,
+        weights=_place(settings.weights),
         image=backbones.ImageSettings(low=log_mel["min"], high=log_mel["max"]),
         seed=settings.seed,
         compute_precision=settings.compute_precision,
@@ -78,6 +78,11 @@ def of_clips(
     else:
         backbone = network.build_backbone()
     return dataclasses.replace(network, weights_digest=backbones.weights_digest(backbone)), statistics
+
+
+def _place(weights: str) -> str:
+    """`weights` as it can be found from other working directories, and on other machines where they share the disk."""
+    return weights if weights in (backbones.IMAGENET, backbones.RANDOM) else storage.absolute(weights)
 
 
 def of_features(

@@ -49,12 +49,20 @@ def embed(
       DatasetError: a clip shard was damaged meanwhile, or a feature can't be stored.
       OSError: a shard can't be written.
     """
-    todo = feature_shards.todo()
-    if not todo:
+    if not feature_shards.todo():
         return Embedded(0, 0, 0.0)
-    copies = dict(zip(todo, staging.stage([shard.source.path for shard in todo], local_cache_dir)))
     shape = feature_shards.clips.array.shape
     extractor = Extractor(lambda: network.build(shape), strategy=strategy, batch_size=batch_size)
+    return embed_with(extractor, feature_shards, show_progress=show_progress, local_cache_dir=local_cache_dir)
+
+
+def embed_with(
+    extractor: Extractor, feature_shards: FeatureShards, *, show_progress: bool, local_cache_dir: str | None = None
+) -> Embedded:
+    """The same with a network that is built."""
+    started = time.monotonic()
+    todo = feature_shards.todo()
+    copies = dict(zip(todo, staging.stage([shard.source.path for shard in todo], local_cache_dir)))
 
     def log_mels() -> Iterator[np.ndarray]:
         for shard, copy in copies.items():
@@ -63,10 +71,10 @@ def embed(
             yield feature_shards.log_mels(shard, [record for record, is_held in zip(clip_records, held) if not is_held])
 
     def embedded() -> Generator[np.ndarray, None, None]:
-        with ahead(_batches(log_mels(), batch_size), max_waiting=_BATCHES_WAITING) as batches:
+        with ahead(_batches(log_mels(), extractor.batch_size), max_waiting=_BATCHES_WAITING) as batches:
             yield from extractor(batches)
 
-    num_held, started = 0, time.monotonic()
+    num_held = 0
     num_todo = sum(shard.source.num_clips for shard in todo)
     with (
         tqdm(total=num_todo, desc="cache", unit=" clips", disable=not show_progress) as bar,

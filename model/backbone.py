@@ -127,7 +127,7 @@ def load_weights(backbone: keras.Model, source: str) -> None:
     except (ValueError, KeyError, OSError, IndexError, TypeError, UserWarning) as error:
         raise WeightsError(
             f"--weights={source} does not fit Inception-ResNet-v2 without its top "
-            f"({backbone.count_params():,} parameters): {_first_line(error)}"
+            f"({backbone.count_params():,} parameters): {first_line(error)}"
         ) from error
 
 
@@ -141,7 +141,7 @@ def _load_imagenet(backbone: keras.Model) -> None:
             )
     except Exception as error:  # Keras raises a bare Exception where the download fails
         raise WeightsError(
-            f"the ImageNet weights can't be had ({_first_line(error)}). Where there is a network, Keras downloads them "
+            f"the ImageNet weights can't be had ({first_line(error)}). Where there is a network, Keras downloads them "
             "to ~/.keras/models; or copy the file there, or name it with --weights=PATH, or use --weights=random"
         ) from error
     finally:
@@ -149,7 +149,8 @@ def _load_imagenet(backbone: keras.Model) -> None:
     backbone.set_weights(pretrained.get_weights())
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows its first line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -25,7 +25,7 @@ class Extractor:
 
     def __init__(self, build: Callable[[], keras.Model], *, strategy: tf.distribute.Strategy, batch_size: int):
         check_batch_size(batch_size, strategy)
-        self._strategy, self._batch_size = strategy, batch_size
+        self._strategy, self.batch_size = strategy, batch_size
         with strategy.scope():
             network = build()
         self._shape = (batch_size, *network.input_shape[1:])

@@ -87,10 +87,16 @@ class FrozenNetwork:
             return
         found = backbones.weights_digest(backbone)
         if found != self.weights_digest:
-            source = self.statistics_path if self.weights == backbones.RANDOM else self.weights
+            changed = f"the file {self.weights} has changed since"
+            if self.weights == backbones.RANDOM:
+                changed = (
+                    f"random weights of another seed than {self.seed}, or {self.statistics_path} has changed since"
+                )
+            elif self.weights == backbones.IMAGENET:
+                changed = "Keras's copy of them is another one than it was"
             raise WeightsError(
-                f"the {self.weights} weights have digest {found[:12]}, expected {self.weights_digest[:12]}: "
-                f"{source} has changed since; put the right one there, or begin with another --output"
+                f"the weights have digest {found[:12]}, expected {self.weights_digest[:12]}: {changed}; put the right "
+                "ones there, or begin with another --output"
             )
 
 
@@ -103,11 +109,15 @@ def set_compute_precision(backbone: keras.Model, precision: str) -> None:
 def _read_statistics(path: str) -> dict[str, np.ndarray]:
     try:
         with fsspec.open(path, "rb") as file:
-            stored = np.load(io.BytesIO(file.read()))
-            return {name: stored[name] for name in stored.files}
+            data = file.read()
     except FileNotFoundError as error:
         raise WeightsError(
             f"{path} is missing, without which random weights can't be made again: cache the clips anew"
         ) from error
+    except Exception as error:  # object stores have errors of many classes
+        raise WeightsError(f"{path} can't be read ({backbones.first_line(error)})") from error
+    try:
+        stored = np.load(io.BytesIO(data))
+        return {name: stored[name] for name in stored.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path} is no file of batch-norm statistics: cache the clips anew") from error

@@ -5,10 +5,10 @@ import numpy as np
 from model import backbone as backbones
 from model.frozen_network import BFLOAT16, FLOAT32, FrozenNetwork, set_compute_precision
 
-# Relative RMS allowed, by what rounds most. Measured with calibrated random weights on 24 of 1,301 real notes, in batches
-# of 64 on a CPU: 1.1e-6 where all is float32, 2.1e-4 stored as float16 (rounding alone gives at most 2.8e-4), 0.017 (pooled
-# 0.007) in bfloat16, and about 1 by training mode. The first has room for a GPU's other ways to convolve, all stay far
-# below the next.
+# Relative RMS allowed, by what rounds most. Measured with calibrated random weights on 24 of 1,301 real notes, in
+# batches of 64 on a CPU: 1.1e-6 where all is float32, 2.1e-4 stored as float16 (rounding alone gives at most 2.8e-4),
+# 0.017 (pooled 0.007) in bfloat16, and about 1 by training mode. The first has room for a GPU's other ways to convolve;
+# each is well below what the next coarser arithmetic makes.
 _THRESHOLDS = {"float32": 1e-4, "float16": 1e-3, "bfloat16": 5e-2}
 
 

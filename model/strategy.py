@@ -6,6 +6,8 @@ import os
 
 import tensorflow as tf
 
+from model.backbone import first_line
+
 AUTO, CPU, MIRRORED, TPU, MULTIWORKER = "auto", "cpu", "mirrored", "tpu", "multiworker"
 NAMES = (AUTO, CPU, MIRRORED, TPU, MULTIWORKER)
 
@@ -87,10 +89,9 @@ def _tpu(name: str) -> tuple[tf.distribute.Strategy, str]:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         strategy = tf.distribute.TPUStrategy(resolver)
     except (ValueError, OSError, RuntimeError, tf.errors.OpError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DeviceError(
-            f"--strategy={name}: the TPU {address} can't be used ({first}); here are {_devices()}: take one of them "
-            "with --strategy=cpu or mirrored"
+            f"--strategy={name}: the TPU {address} can't be used ({first_line(error)}); here are {_devices()}: take "
+            "one of them with --strategy=cpu or mirrored"
         ) from error
     return strategy, f"the TPU {address} with {strategy.num_replicas_in_sync} cores"
 

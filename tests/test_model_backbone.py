@@ -1,11 +1,15 @@
 """The network: its shape, the image it is given, and its weights."""
 
+import dataclasses
+import pickle
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from model import backbone as backbones
+from model.frozen_network import FrozenNetwork
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +109,22 @@ def test_calibration_gives_features_a_scale(backbone):
     assert before.std() < 0.05 < 0.2 < after.std() < 2.0
     for ours, kernel in zip(backbone.trainable_variables, network.trainable_variables):
         np.testing.assert_array_equal(ours, kernel)  # only statistics have moved
+
+
+def test_a_frozen_network_is_the_same_wherever_it_is_built(backbone):
+    image = backbones.ImageSettings(low=-20.0, high=5.0)
+    digest = backbones.weights_digest(backbone)
+    network = FrozenNetwork(weights="random", image=image, weights_digest=digest)
+    log_mel = np.random.default_rng(0).uniform(-20, 5, (2, 128, 12)).astype(np.float32)
+    expected = backbone(backbones.LateImage(image)(log_mel), training=False).numpy()
+    sent = pickle.loads(pickle.dumps(network))
+    np.testing.assert_allclose(sent.build((128, 12))(log_mel), expected, atol=1e-7)
+
+    pooled = dataclasses.replace(network, pooled=True, compute_precision="bfloat16")
+    features = pooled.build((128, 12))(log_mel)
+    assert features.dtype == tf.float32 and features.shape == (2, *pooled.feature_shape)
+    error = np.abs(features - expected.mean(axis=(1, 2))).max() / expected.std()
+    assert 1e-5 < error < 0.1  # it did compute in bfloat16
+
+    with pytest.raises(backbones.WeightsError, match=f"expected {digest[:12]}: random.*seed"):
+        dataclasses.replace(network, seed=1).build((128, 12))

@@ -1,43 +1,13 @@
-"""Streams examples from a dataset directory with tf.data, and loads whole splits into memory."""
+"""Loads whole splits of a dataset directory into memory, every checksum checked."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from tfdata import schema, shards, staging
-from tfdata.spec import ArraySpec, DatasetError, DatasetSpec
-
-
-def stream_batches(
-    paths: Sequence[str], spec: DatasetSpec, *, batch_size: int, local_cache_dir: str | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of (serialised examples, arrays) from shards, in the order they are stored, read ahead by tf.data.
-
-    Args:
-      paths: shards of a dataset of `spec`.
-      batch_size: clips in a batch; the last one may be shorter.
-      local_cache_dir: where remote shards are copied first, see `staging.stage`; None leaves them to TensorFlow.
-    Yields:
-      bytes [n], and the array [n, *spec.array.shape] of spec.array.dtype.
-    """
-    files = staging.stage(paths, local_cache_dir)
-    batches = tf.data.TFRecordDataset(files).batch(batch_size).map(_parser(spec.array))
-    yield from batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-
-
-def _parser(array: ArraySpec):
-    """Serialised examples [n] to themselves and their arrays."""
-    feature = {array.name: tf.io.FixedLenFeature((), tf.string)}
-
-    def parse(serialised):
-        stored = tf.io.parse_example(serialised, feature)[array.name]
-        values = tf.io.decode_raw(stored, array.dtype, little_endian=True)
-        return serialised, tf.reshape(values, (-1, *array.shape))
-
-    return parse
+from tfdata.spec import DatasetError, DatasetSpec
 
 
 @dataclasses.dataclass(frozen=True)
