@@ -64,7 +64,9 @@ def rows(network, arguments, spec, devices, folder):
     extractor = Extractor(lambda: network.build(shape), strategy=devices, batch_size=batch_size)
     batch = np.random.default_rng(0).uniform(network.image.low, network.image.high, (batch_size, *shape))
     whole, rest = divmod(spec.num_clips, batch_size)
-    synthetic = [batch.astype(np.float32)] * (whole + bool(rest))
+    synthetic = [batch.astype(np.float32)] * whole + [batch[:rest].astype(np.float32)] * bool(
+        rest
+    )  # batches as cache's
 
     def alone():
         return sum(len(features) for features in extractor(synthetic))

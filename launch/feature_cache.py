@@ -115,7 +115,7 @@ def cache_features(
             "compute_precision": network.compute_precision,
             **(settings.described_variants() if feature_shards.num_variants else {}),
         }
-        unfinished.begin(_identity(clips, feature_shards.array, described))
+        unfinished.begin(_identity(clips, settings.precision, network, described))
         if statistics is not None:
             storage.write_bytes(network.statistics_path, statistics)
         nothing_taken = None
@@ -151,9 +151,12 @@ def _engine(
     return functools.partial(strategy_engine.embed, strategy=chosen, local_cache_dir=local_cache_dir), why
 
 
-def _identity(clips: DatasetSpec, array: ArraySpec, described: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(
+    clips: DatasetSpec, precision: str, network: FrozenNetwork, described: Mapping[str, Any]
+) -> dict[str, Any]:
     """Everything that decides the result, for a job that is taken up again; neither engine nor batch size is in it."""
-    return {"data": clips.fingerprint, "precision": array.dtype, "shape": array.shape, **described}
+    pooled = {"pooled": True} if network.pooled else {}
+    return {"data": clips.fingerprint, "precision": precision, **pooled, **described}
 
 
 def _check_not_outdated(output: str, data: str, clips: DatasetSpec) -> None:

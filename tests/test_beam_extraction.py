@@ -26,8 +26,7 @@ def begin(features_dir, output):
     spec = layout.read_spec(str(features_dir))
     folder = pathlib.Path(output) / "unfinished"
     folder.mkdir(parents=True)
-    array = {"precision": spec.array.dtype, "shape": spec.array.shape}
-    identity = {"data": spec.parent["fingerprint"], **array, **spec.settings}
+    identity = {"data": spec.parent["fingerprint"], "precision": spec.array.dtype, **spec.settings}
     (folder / "job.json").write_text(json.dumps(identity))
     shutil.copy(features_dir / "batch_norm.npz", folder)
 
