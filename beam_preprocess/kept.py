@@ -18,6 +18,8 @@ from tfdata import layout, records, schema, shards, storage
 from tfdata.spec import LOG_MEL, DatasetError, DatasetSpec
 from tfdata.unfinished import first_difference
 
+REPEAT = "repeat its settings to take rejects up again, or choose another --output"
+
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
@@ -38,7 +40,7 @@ def keep(output: str, identity: Mapping[str, Any], recordings: Sequence[Recordin
         has is gone or has another label, group or other columns.
     """
     spec = layout.read_spec(output, LOG_MEL)
-    check_made_with(spec, identity, output)
+    check_made_with(spec, identity, output, remedy=REPEAT)
     rejected = {line["path"] for line in layout.read_rejects(output)}
     by_name = {recording.name: recording for recording in recordings}
     lines, names = [], set()
@@ -51,7 +53,11 @@ def keep(output: str, identity: Mapping[str, Any], recordings: Sequence[Recordin
                 if clip.recording in rejected:
                     continue
                 recording = by_name.get(clip.recording)
-                _check_unchanged(clip, recording, spec, output)
+                if what := difference(clip, recording, spec):
+                    raise DatasetError(
+                        f"the clips of {clip.recording} in {output} can't be kept, since {what}: bring that back, or "
+                        "make the dataset anew in another --output"
+                    )
                 line = index_line(clip, image.astype(np.float64), spec.class_names, recording.split)
                 lines.append({**line, "part": shard.name, "start": start, "end": end})
                 names.add(clip.recording)
@@ -60,38 +66,36 @@ def keep(output: str, identity: Mapping[str, Any], recordings: Sequence[Recordin
     return Kept(spec.fingerprint, lines, frozenset(names))
 
 
-def check_made_with(spec: DatasetSpec, identity: Mapping[str, Any], output: str) -> None:
+def check_made_with(spec: DatasetSpec, identity: Mapping[str, Any], output: str, *, remedy: str) -> None:
     """Check that a dataset is what a command with these settings, classes and columns makes.
 
+    Args:
+      remedy: what to do where it is not.
     Raises:
       DatasetError: it is not; names the first field that differs.
     """
     made_with = {**spec.settings, "class_names": spec.class_names, "metadata_columns": spec.metadata_columns}
     if difference := first_difference(made_with, identity):
         name, then, now = difference
-        raise DatasetError(
-            f"{output} was made with {name}={then}, this command has {name}={now}: repeat its settings to take rejects "
-            "up again, or choose another --output"
-        )
+        raise DatasetError(f"{output} was made with {name}={then}, this command has {name}={now}: {remedy}")
 
 
-def _check_unchanged(clip: schema.Clip, recording: Recording | None, spec: DatasetSpec, output: str) -> None:
-    what = None
+def difference(clip: schema.Clip, recording: Recording | None, spec: DatasetSpec) -> str | None:
+    """In what the recording of a clip is another one now: "its label was 'flute' and is 'oboe'"; None where in nothing.
+
+    Args:
+      recording: of that name; None where there is none.
+    """
     if recording is None:
-        what = "it is gone"
-    elif recording.label != spec.class_names[clip.label]:
-        what = f"its label was {spec.class_names[clip.label]!r} and is {recording.label!r}"
-    elif recording.group != clip.group:
-        what = f"its group was {clip.group!r} and is {recording.group!r}"
-    else:
-        for column, value in clip.metadata.items():
-            if recording.metadata[column] != value:
-                what = f"its {column} was {value!r} and is {recording.metadata[column]!r}"
-    if what:
-        raise DatasetError(
-            f"the clips of {clip.recording} in {output} can't be kept, since {what}: bring that back, or make the "
-            "dataset anew in another --output"
-        )
+        return "it is gone"
+    if recording.label != spec.class_names[clip.label]:
+        return f"its label was {spec.class_names[clip.label]!r} and is {recording.label!r}"
+    if recording.group != clip.group:
+        return f"its group was {clip.group!r} and is {recording.group!r}"
+    for column, value in clip.metadata.items():
+        if recording.metadata[column] != value:
+            return f"its {column} was {value!r} and is {recording.metadata[column]!r}"
+    return None
 
 
 def exchange(workspace: Workspace) -> DatasetSpec | None:

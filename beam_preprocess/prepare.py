@@ -24,6 +24,8 @@ from tfdata import layout, storage
 from tfdata.spec import LOG_MEL, DatasetError, DatasetSpec
 
 _REJECTS_SHOWN = 20
+# benchmarks/prepare.py measures threads and processes; from so many recordings on it is processes.
+_RECORDINGS_FOR_PROCESSES, _BYTES_FOR_PROCESSES = 20_000, 4 << 30
 
 
 def prepare(
@@ -67,19 +69,16 @@ def prepare(
     recordings = find_recordings(
         input_path=input_path, manifest=manifest, group=settings.group, classes=settings.classes
     )
-    class_names = settings.classes or tuple(sorted({r.label for r in recordings if r.label is not None}))
+    identity = job_identity(settings, recordings)
+    class_names, metadata_columns = identity["class_names"], identity["metadata_columns"]
     check_enough_recordings(recordings, settings.split)
     if input_path and not manifest and _is_within(output, input_path):
         raise DatasetError(f"--output={output} lies in --input={input_path}, where it would be taken for a class")
     several = settings.windows.max_windows != 1
-    job = beam_job.pipeline_with(beam_args, recordings=recordings, several_clips_each=several)
-    metadata_columns = tuple(recordings[0].metadata)
-    identity = {
-        **dataclasses.asdict(settings), "class_names": class_names, "metadata_columns": metadata_columns,
-    }  # fmt: skip
+    job = beam_job.pipeline_with(beam_args, in_processes=_are_many(recordings, several_clips_each=several))
     with Workspace(output).held(done_marker=layout.COMPLETED, may_hold=[layout.REJECTS], or_complete=retry_rejects):
         if spec := kept.exchange(Workspace(output)):  # all that was left of a job to be done
-            kept.check_made_with(spec, identity, output)
+            kept.check_made_with(spec, identity, output, remedy=kept.REPEAT)
             return spec
         workspace, parts = _begin(output, identity, recordings, show_notes=show_progress)
         plan_of = functools.partial(
@@ -99,7 +98,15 @@ def prepare(
             class_names=class_names,
             timeout_s=decode_timeout_s,
         )
-        beam_job.run(job, workspace=workspace, parts=parts, show_progress=show_progress)
+        work = beam_job.Work(
+            name="prepare",
+            pieces="parts",
+            unit="recordings",
+            sizes={part.name: part.num_recordings for part in parts},
+            done=workspace.parts_done,
+            directory=output,
+        )
+        beam_job.run(job, work=work, show_progress=show_progress)
         plan = _checked(plan_of, workspace)
         spec = _spec(
             plan,
@@ -119,6 +126,15 @@ def prepare(
         else:
             workspace.remove()
     return spec
+
+
+def job_identity(settings: PrepareSettings, recordings: Sequence[Recording]) -> dict[str, Any]:
+    """Every setting that decides a dataset's bytes, with the classes and columns that the recordings have."""
+    return {
+        **dataclasses.asdict(settings),
+        "class_names": settings.classes or tuple(sorted({r.label for r in recordings if r.label is not None})),
+        "metadata_columns": tuple(recordings[0].metadata),
+    }
 
 
 def _begin(
@@ -168,6 +184,12 @@ def _audit(directory: str, spec: DatasetSpec, *, power: float) -> dict:
     clips = {split: read_clips(directory, spec, split, max_clips=most(split)) for split in spec.splits}
     num_clips = {name: split.num_clips for name, split in spec.splits.items()}
     return leak_audits.leak_audit(clips, num_clips=num_clips, power=power)
+
+
+def _are_many(recordings: Sequence[Recording], *, several_clips_each: bool) -> bool:
+    """Whether there is so much to decode that processes are worth their start."""
+    long = several_clips_each and sum(each.num_bytes for each in recordings) >= _BYTES_FOR_PROCESSES
+    return long or len(recordings) >= _RECORDINGS_FOR_PROCESSES
 
 
 def _is_within(path: str, folder: str) -> bool:

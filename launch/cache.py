@@ -2,18 +2,28 @@
 
   melcache cache --data=data/notes --output=data/notes_features --weights=imagenet
   melcache cache --data=data/more_notes --output=data/more_features --like=data/notes_features
+  melcache cache --manifest=notes.csv --group=group --data=data/notes --output=data/notes_features
+  melcache cache --engine=beam --data=gs://bucket/notes --output=gs://bucket/features -- \\
+      --runner=DataflowRunner --project=P --region=R --temp_location=gs://bucket/tmp --sdk_container_image=IMAGE
 
 The network runs once over all splits; `melcache heads` then trains from the features alone. With --like, clips are
-embedded as those of another feature dataset were, and what is there already is taken from it.
+embedded as those of another feature dataset were, and what is there already is taken from it. With --input or
+--manifest, the clips are prepared first, by the flags of `melcache prepare`. Beam's options stand after a bare `--`.
 """
 
 from absl import flags
 
-from launch import command, quiet
+from launch import command, prepare_flags, quiet
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(prepare_flags)
 
-flags.DEFINE_string("data", None, "The log-mel dataset directory that `melcache prepare` made.")
+flags.DEFINE_string(
+    "data",
+    None,
+    "The log-mel dataset directory that `melcache prepare` made; with --input or --manifest, the one to make first "
+    "(clips are stored as float16). One that is complete must be of the same recordings and settings.",
+)
 flags.DEFINE_string(
     "output", None, "The feature dataset directory to make; the same command continues an interrupted run."
 )
@@ -29,6 +39,13 @@ flags.DEFINE_string(
     None,
     "A feature dataset directory: its weights, image range, precisions, pooling and variants are used, so that "
     "features can be compared, and features of audio that it holds already are taken from it.",
+)
+flags.DEFINE_enum(
+    "engine",
+    "strategy",
+    ["strategy", "beam"],
+    "strategy: the network runs in this process. beam: on the workers of a Beam job, here or on many machines, which "
+    "need TensorFlow. Both make the same features, and one finishes what the other began.",
 )
 flags.DEFINE_enum(
     "strategy",
@@ -63,8 +80,16 @@ _SETTINGS = ("weights", "seed", "precision", "compute_precision", "pooled", "var
 
 
 def main(positional, beam_args):
-    command.no_positional([*positional, *beam_args])
+    command.no_positional(positional)
     command.required(data=FLAGS.data, output=FLAGS.output)
+    from_audio = bool(FLAGS.input or FLAGS.manifest)
+    if beam_args and FLAGS.engine != "beam" and not from_audio:
+        raise command.UsageError(
+            f"{beam_args[0]}: Beam's options after -- need --engine=beam, or --input or --manifest"
+        )
+    if of_prepare := [] if from_audio else prepare_flags.given():
+        raise command.UsageError(f"--{of_prepare[0]} says how clips are prepared: it needs --input or --manifest")
+    prepared = _prepare(beam_args) if from_audio else None
     quiet.import_tensorflow()
     from launch.feature_cache import RANDOM_NOTE, cache_features
     from launch.feature_settings import FeatureSettings, settings_like
@@ -86,6 +111,8 @@ def main(positional, beam_args):
         strategy=FLAGS.strategy,
         like=FLAGS.like,
         local_cache_dir=FLAGS.local_cache_dir,
+        engine=FLAGS.engine,
+        beam_args=beam_args,
         show_progress=not FLAGS.quiet,
         provenance=command.provenance(data=FLAGS.data, like=FLAGS.like),
     )
@@ -111,4 +138,28 @@ def main(positional, beam_args):
         "devices": cached.devices,
         "parity": spec.parity,
         "output": FLAGS.output,
+        **({"prepared": prepared} if prepared else {}),
     }
+
+
+def _prepare(beam_args):
+    """Make the clips, or find that they are there; returns what `melcache prepare` tells of them."""
+    from beam_preprocess.reuse import clips_of
+    from tfdata import layout
+    from tfdata.unfinished import Unfinished
+
+    Unfinished(FLAGS.output).check_free(done_marker=layout.COMPLETED)  # before hours of decoding
+    with quiet.native_stderr_held():
+        spec, made = clips_of(
+            output=FLAGS.data,
+            settings=prepare_flags.settings(precision="float16"),
+            beam_args=beam_args,
+            **prepare_flags.arguments(),
+            show_progress=not FLAGS.quiet,
+            provenance=command.provenance(input=FLAGS.input, manifest=FLAGS.manifest),
+        )
+    if made:
+        prepare_flags.say_what_was_made(spec, FLAGS.data)
+    else:
+        command.note(f"{FLAGS.data} holds these {spec.num_clips:,} clips already")
+    return prepare_flags.told(spec, FLAGS.data)

@@ -4,7 +4,8 @@ Feature shards mirror the clip shards one to one: the same names, lengths and or
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from launch import network_weights, parity_check, strategy_engine
@@ -22,6 +23,7 @@ RANDOM_NOTE = (
     "weights: random and calibrated on training clips, not ImageNet's: features without any learning in them, "
     "good for trying the pipeline"
 )
+STRATEGY, BEAM = "strategy", "beam"  # the engines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ def cache_features(
     strategy: str = strategies.AUTO,
     like: str | None = None,
     local_cache_dir: str | None = None,
+    engine: str = STRATEGY,
+    beam_args: Sequence[str] = (),
 ) -> Cached:
     """Run the frozen network once over all splits of `data` and write its features to `output`.
 
@@ -69,24 +73,28 @@ def cache_features(
       like: a feature dataset directory whose network, image range and variants are to be used, and whose features are
         taken where they are of the same audio, instead of computed again.
       local_cache_dir: where clips that are not local are copied first, see `tfdata.staging`.
+      engine: STRATEGY runs the network here; BEAM on the workers of a Beam job, see `beam_engine`. The features are
+        the same, and one finishes what the other began.
+      beam_args: Beam's own options.
     Raises:
       DatasetError: `data` is no complete clip dataset, `output` is in use or complete (where it is complete and the
         clips have changed since, the message says what, and how to embed only what is new), a feature is not a number
-        that can be stored, or stored features are not near those computed anew.
+        that can be stored, stored features are not near those computed anew, or a Beam job did not end well.
       DeviceError: there is no device for `strategy`.
       WeightsError: the weights can't be had or don't fit.
     """
     # Workers may run elsewhere: no path depends on where the command was given.
-    data, output = storage.absolute(data), storage.absolute(output)
+    data, output, like = (path and storage.absolute(path) for path in (data, output, like))
     clips = layout.read_spec(data, LOG_MEL)
     _check_not_outdated(output, data, clips)
     like_spec = layout.read_spec(like, FEATURES) if like else None
     unfinished = Unfinished(output)
     with unfinished.held(done_marker=layout.COMPLETED):
-        devices, why = strategies.choose(strategy)
-        strategies.check_batch_size(batch_size, devices)
-        # Damage is found before the network runs, not after an hour.
-        clip_streams.check_shards(data, clips, local_cache_dir=local_cache_dir)
+        embed, devices = _engine(
+            engine, strategy=strategy, batch_size=batch_size, local_cache_dir=local_cache_dir, beam_args=beam_args
+        )
+        if engine != BEAM:  # damage is found before the network runs, not after an hour; Beam's workers look themselves
+            clip_streams.check_shards(data, clips, local_cache_dir=local_cache_dir)
         if like:
             network, statistics = network_weights.of_features(like, like_spec, unfinished, weights=settings.weights)
         else:
@@ -115,19 +123,32 @@ def cache_features(
             held, nothing_taken = held_features(like, like_spec, clips)
             feature_shards = dataclasses.replace(feature_shards, held=held)
 
-        done = strategy_engine.embed(
-            network, feature_shards, strategy=devices, batch_size=batch_size, show_progress=show_progress,
-            local_cache_dir=local_cache_dir,
-        )  # fmt: skip
-        spec = _finish(network, feature_shards, described, provenance={**provenance, "weights": network.weights})
+        done = embed(network, feature_shards, batch_size=batch_size, show_progress=show_progress)
+        provenance = {**provenance, "weights": network.weights, "engine": engine}
+        spec = _finish(network, feature_shards, described, provenance=provenance)
     return Cached(
         spec=spec,
         num_embedded=done.num_embedded,
         num_taken=done.num_taken,
         clips_per_s=(done.num_embedded + done.num_taken) / done.seconds if done.seconds else 0.0,
-        devices=why,
+        devices=devices,
         nothing_taken=nothing_taken,
     )
+
+
+def _engine(
+    name: str, *, strategy: str, batch_size: int, local_cache_dir: str | None, beam_args: Sequence[str]
+) -> tuple[Callable, str]:
+    """What embeds the shards of a job, and on which devices; fails before any work where that can't be."""
+    if name == BEAM:
+        from launch import beam_engine  # only this engine needs Beam
+
+        job = beam_engine.pipeline_with(beam_args)
+        devices = f"the workers of a Beam job ({type(job.runner).__name__})"
+        return functools.partial(beam_engine.embed, job=job, strategy=strategy), devices
+    chosen, why = strategies.choose(strategy)
+    strategies.check_batch_size(batch_size, chosen)
+    return functools.partial(strategy_engine.embed, strategy=chosen, local_cache_dir=local_cache_dir), why
 
 
 def _identity(

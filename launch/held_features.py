@@ -1,6 +1,7 @@
 """Features that another dataset holds already, found by the audio they are of: the network need not run for them."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -45,6 +46,17 @@ class HeldFeatures:
                     f"{path} was changed while features were taken from it (at byte {start}): start again"
                 )
         return features
+
+    def to_json(self) -> str:
+        """For machines that get it as a file."""
+        return json.dumps({"array": dataclasses.asdict(self.array), "places": list(self.places.items())})
+
+    @classmethod
+    def from_json(cls, text: str) -> "HeldFeatures":
+        """The inverse of `to_json`."""
+        fields = json.loads(text)
+        array = ArraySpec(**{**fields["array"], "shape": tuple(fields["array"]["shape"])})
+        return cls(array, {tuple(key): tuple(place) for key, place in fields["places"]})
 
 
 def held_features(directory: str, spec: DatasetSpec, clips: DatasetSpec) -> tuple[HeldFeatures, str | None]:

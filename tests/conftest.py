@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from beam_workers import portable_runner  # noqa: F401  (a fixture)
 from object_store import bucket, object_store, refusing_store  # noqa: F401  (fixtures)
 
 ROOT = pathlib.Path(__file__).parent.parent

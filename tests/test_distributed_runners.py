@@ -5,12 +5,10 @@ import io
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tarfile
 import threading
-import time
 
 import pytest
 
@@ -23,57 +21,6 @@ def shards(files):
 
 def local_files(directory):
     return {path.name: path.read_bytes() for path in pathlib.Path(directory).iterdir() if path.is_file()}
-
-
-def wait_for_port(port, process, log):
-    """Until something listens there."""
-    for _ in range(300):
-        assert process.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"nothing listens on {port} after 30 s: {log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def portable_runner(object_store, tmp_path_factory):
-    """Beam's job server and worker pool, each a process of its own: (the options for a job, the workers' log)."""
-    folder = tmp_path_factory.mktemp("portable_runner")
-    _, store_env, _ = object_store
-    # The pool starts `python`, which must be the one with Beam and librosa in it.
-    path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
-    env = {**os.environ, **store_env, "PATH": path}
-    ports, processes, logs = {}, [], {}
-    for module, option in (
-        ("portability.local_job_service_main", "--port"),
-        ("worker.worker_pool_main", "--service_port"),
-    ):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports[module] = free.getsockname()[1]
-        logs[module] = folder / f"{module}.log"
-        with open(logs[module], "wb") as log:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", f"apache_beam.runners.{module}", f"{option}={ports[module]}"],
-                    cwd=ROOT,
-                    env=env,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )  # fmt: skip
-            )
-    for module, process in zip(ports, processes):
-        wait_for_port(ports[module], process, logs[module])
-    job_port, worker_port = ports.values()
-    yield (
-        ["--runner=PortableRunner", f"--job_endpoint=localhost:{job_port}",
-         "--environment_type=EXTERNAL", f"--environment_config=localhost:{worker_port}"],
-        logs["worker.worker_pool_main"],
-    )  # fmt: skip
-    for process in processes:
-        process.terminate()
-        process.wait(timeout=15)
 
 
 def test_the_portable_runner_gives_the_bytes_of_a_local_job(
@@ -173,7 +120,9 @@ def test_dataflow_gets_the_job_with_its_options_and_the_package(bucket, dataflow
         file.extractall(tmp_path / "package", filter="data")
     (package,) = (tmp_path / "package").iterdir()
     (tmp_path / "empty").mkdir()
-    code = "import beam_preprocess.pipeline as p, sys; print(p.__file__, 'tensorflow' in sys.modules)"
+    code = (
+        "import beam_preprocess.pipeline as p, sys, launch.beam_extraction; print(p.__file__, 'keras' in sys.modules)"
+    )
     imported = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path / "empty", env={**os.environ, "PYTHONPATH": str(package)}, capture_output=True, text=True,

@@ -141,6 +141,10 @@ class Unfinished:
         except FileNotFoundError:
             return False
 
+    def noted(self) -> set[str]:
+        """The names of the shards that have a note, of whatever content."""
+        return set(storage.list_names(self.path(_SHARDS)))
+
     def _read_note(self, name: str) -> WrittenShard:
         return WrittenShard(**json.loads(storage.read_text(self.path(_SHARDS, name))))
 
