@@ -1,6 +1,7 @@
 """Which heads lead, shown while a search goes on."""
 
 import statistics
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,4 +44,4 @@ class LiveRanking:
             return
         self._first, self._last_s = first, time.monotonic()
         for line in head_table.ranking(rows, limit=_SHOWN):
-            self._bar.write(line)
+            self._bar.write(line, file=sys.stderr)

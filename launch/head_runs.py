@@ -223,4 +223,4 @@ class _Run:
 
 
 def _epochs_of(head) -> int:
-    return len(head.history) if isinstance(head, TrainedHead) else 0
+    return len(head.history) if isinstance(head, TrainedHead) else head.num_epochs

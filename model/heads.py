@@ -18,7 +18,11 @@ _SMALLEST_PROBABILITY = 1e-7  # as Keras clips it, so that one wrong answer give
 
 
 class Diverged(ValueError):
-    """The loss is no finite number any more; a lower learning rate helps."""
+    """The loss is no finite number any more; a lower learning rate helps. Tells how many epochs went well before."""
+
+    def __init__(self, message: str, num_epochs: int):
+        super().__init__(message)
+        self.num_epochs = num_epochs
 
 
 class Stopped(Exception):
@@ -96,7 +100,7 @@ def train_head(
                 metrics["validation_accuracy"] = float((answers.argmax(axis=1) == labels).mean())
         for name in ("train_loss", "validation_loss"):
             if not np.isfinite(metrics.get(name, 0.0)):
-                raise Diverged(f"the {name} is {metrics[name]} in epoch {epoch}: lower the learning rate")
+                raise Diverged(f"the {name} is {metrics[name]} in epoch {epoch}: lower the learning rate", epoch - 1)
         history.append(metrics)
         on_epoch(metrics)
         if patience:

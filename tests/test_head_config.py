@@ -38,8 +38,8 @@ def test_the_example_in_the_docs_asks_for_what_it_says():
     assert names[:singles] == ["setup4", "regularised", "adam", "softmax"]
     assert config.setups["setup4"] == dataclasses.replace(SETUPS["setup4"], epochs=40)
     assert config.setups["adam"] == HeadSettings(
-        hidden_units=(1024, 512), dropout=0.3, l2=1e-4, label_smoothing=0.1, optimizer="adam", learning_rate=3e-4,
-        learning_rate_rule="cosine", warmup_epochs=2, batch_size=30, epochs=40,
+        hidden_units=(1024, 512), pooling="average", dropout=0.3, l2=1e-4, label_smoothing=0.1, optimizer="adam",
+        learning_rate=3e-4, learning_rate_rule="cosine", warmup_epochs=2, batch_size=30, epochs=40,
     )  # fmt: skip
     assert config.setups["softmax"].hidden_units == () and config.varied["setup4"] == {}
     assert config.varied["regularised"] == {"dropout": 0.3, "l2": 1e-4, "label_smoothing": 0.1}
@@ -147,7 +147,7 @@ SETUP, GRID, RANDOM = (f"[{table}]\nbase = 'setup1'\n" for table in ("setup.a", 
         ("[setups.a]", "unknown key or table 'setups', did you mean 'setup'?"),
         (SETUP + "dropuot = 0.3", "[setup.a]: unknown key 'dropuot', did you mean 'dropout'?"),
         (SETUP + "dropout = 1.5", "[setup.a]: dropout must be at least 0 and below 1, got 1.5"),
-        (SETUP + "l2 = nan", "[setup.a]: l2 must be at least 0, got nan"),
+        (SETUP + "l2 = nan", "[setup.a]: l2 must be at least 0 and finite, got nan"),
         (SETUP + "batch_size = '20'", "[setup.a]: batch_size must be a whole number, got '20'"),
         (SETUP + "hidden_units = 512", "hidden_units must be a list of whole numbers such as"),
         (SETUP + "hidden_units = '512'", "got '512'"),
