@@ -8,7 +8,7 @@ import numpy as np
 from launch.head_collection import Collection
 from launch.head_divisions import OWN, RANDOM_SPLIT, DivisionName, divide
 from model.baselines import LinearBaselines
-from model.head_inputs import Division
+from model.head_inputs import Division, LabelledFeatures
 from model.heads import test_metrics
 from tfdata import in_memory
 
@@ -23,13 +23,13 @@ def rows(collection: Collection, *, random_split: bool) -> list[dict[str, Any]]:
     """
     features, found = collection.features, []
     divisions = {
-        kind: divide(DivisionName(kind), features, collection.spec, validates=False, other=collection.other_rows)
+        kind: divide(DivisionName(kind), features, collection.spec)
         for kind in (OWN, *([RANDOM_SPLIT] if random_split else []))
     }
     num_classes = len(collection.spec.class_names)
     if collection.clips_path is not None:
         found += _of(_log_mels(collection), features.labels, divisions, num_classes, RAW)
-    return found + _of(features.array, features.labels, divisions, num_classes, FEATURES)
+    return found + _of(features.array, features.labels, divisions, num_classes, FEATURES, other=collection.other)
 
 
 def _log_mels(collection: Collection) -> np.ndarray:
@@ -42,32 +42,38 @@ def _log_mels(collection: Collection) -> np.ndarray:
 
 
 def _of(
-    array: np.ndarray, labels: np.ndarray, divisions: Mapping[str, Division], num_classes: int, of: str
+    array: np.ndarray,
+    labels: np.ndarray,
+    divisions: Mapping[str, Division],
+    num_classes: int,
+    of: str,
+    other: LabelledFeatures | None = None,
 ) -> list[dict[str, Any]]:
     logistic: dict[str, Any] = {"name": f"logistic regression, {of}"}
     ridge: dict[str, Any] = {"name": f"ridge, {of}"}
     for kind, division in divisions.items():
         train = division.train[: min(division.num_train_clips, _MAX_TRAIN_CLIPS)]
         fitted = LinearBaselines(_flat(array, train), labels[train], num_classes=num_classes)
-        tested, right = _test(fitted, array, labels, division.test)
+        tested, right = _test(fitted, _flat(array, division.test), labels[division.test])
         if kind != OWN:
             logistic[kind], ridge[kind] = {"test_accuracy": tested["accuracy"]}, {"test_accuracy": right}
             continue
         size = {"num_train_clips": len(train)}
         logistic |= {**size, "test_accuracy": tested["accuracy"], "test_loss": tested["loss"]}
         ridge |= {**size, "test_accuracy": right, "test_loss": None}
-        if len(division.other) and of == FEATURES:
-            tested, right = _test(fitted, array, labels, division.other)
-            logistic["other_collection"] = {"accuracy": tested["accuracy"], "num_clips": len(division.other)}
-            ridge["other_collection"] = {"accuracy": right, "num_clips": len(division.other)}
+        if other is not None:
+            num_clips = len(other.labels)
+            tested, right = _test(fitted, _flat(other.features, slice(None)), other.labels)
+            logistic["other_collection"] = {"accuracy": tested["accuracy"], "num_clips": num_clips}
+            ridge["other_collection"] = {"accuracy": right, "num_clips": num_clips}
     return [logistic, ridge]
 
 
-def _test(fitted: LinearBaselines, array: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> tuple[dict, float]:
+def _test(fitted: LinearBaselines, values: np.ndarray, truth: np.ndarray) -> tuple[dict, float]:
     """What logistic regression gives (`test_metrics`), and ridge's accuracy."""
-    values, truth = _flat(array, rows), labels[rows]
     return test_metrics(fitted.logistic(values), truth), float((fitted.ridge(values) == truth).mean())
 
 
-def _flat(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return array[rows].reshape(len(rows), -1).astype(np.float32)
+def _flat(array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+    values = array[rows]
+    return values.reshape(len(values), -1).astype(np.float32)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from launch.head_divisions import DivisionName, divide
-from model.head_inputs import HeadInputs
+from model.head_inputs import HeadInputs, LabelledFeatures
 from model.head_settings import HeadSettings
 from tfdata import in_memory, layout, lineage, storage
 from tfdata.in_memory import InMemory
-from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec
+from tfdata.spec import FEATURES, LOG_MEL, DatasetError, DatasetSpec, is_variant
 from tfdata.unfinished import first_difference
 
 
@@ -27,7 +27,7 @@ class Collection:
       clips_path, clips_spec: of the clips; None where they are gone, or changed since.
       stale: what has changed in the clips since; None where nothing has, or it can't be seen.
       other_path, other_spec: of the other collection's features, or None.
-      features: all clips of the splits, and after them the other collection's; set by `load`.
+      features, other: what `load` has read; of the other collection the clips of classes known here, with our labels.
     """
 
     path: str
@@ -38,7 +38,7 @@ class Collection:
     other_path: str | None = None
     other_spec: DatasetSpec | None = None
     features: InMemory | None = None
-    other_rows: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
+    other: LabelledFeatures | None = None
 
     def load(self, *, local_cache_dir: str | None, show_progress: bool) -> None:
         """Read the features.
@@ -46,8 +46,9 @@ class Collection:
         Raises:
           DatasetError: a shard is missing or damaged, or there is not memory enough.
         """
-        own = in_memory.load(self.path, self.spec, local_cache_dir=local_cache_dir, show_progress=show_progress)
-        self.features = own
+        self.features = in_memory.load(
+            self.path, self.spec, local_cache_dir=local_cache_dir, show_progress=show_progress
+        )
         if self.other_spec is None:
             return
         other = in_memory.load(
@@ -55,16 +56,9 @@ class Collection:
         )
         number_of = {name: index for index, name in enumerate(self.spec.class_names)}
         labels = np.array([number_of.get(name, -1) for name in self.other_spec.class_names])[other.labels]
-        matched = np.flatnonzero(labels >= 0)
-        self.features = dataclasses.replace(
-            own,
-            array=np.concatenate([own.array, other.array[matched]]),
-            labels=np.concatenate([own.labels, labels[matched]]),
-            folds=np.concatenate([own.folds, other.folds[matched]]),
-            ids=np.concatenate([own.ids, other.ids[matched]]),
-            groups=np.concatenate([own.groups, other.groups[matched]]),
-        )
-        self.other_rows = np.arange(len(own.labels), len(own.labels) + len(matched))
+        real = np.concatenate([other.rows(split) for split in other.splits if not is_variant(split)])
+        matched = real[labels[real] >= 0]
+        self.other = LabelledFeatures(other.array[matched], labels[matched])
 
     @property
     def unmatched(self) -> dict[str, Any] | None:
@@ -98,7 +92,7 @@ class Collection:
         Raises:
           ValueError: a class has no training clip, or a feature is not finite.
         """
-        rows = divide(division, self.features, self.spec, validates=validates, other=self.other_rows)
+        rows = divide(division, self.features, self.spec, validates=validates)
         missing = set(range(len(self.spec.class_names))) - set(np.unique(self.features.labels[rows.train]).tolist())
         if missing:
             where = division.folder.replace("_", " ") or "the train split"
@@ -113,6 +107,7 @@ class Collection:
             num_classes=len(self.spec.class_names),
             pooling=settings.pooling,
             standardise=settings.standardise,
+            other=self.other,
         )
 
 

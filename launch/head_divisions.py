@@ -36,20 +36,17 @@ def num_folds(features: InMemory) -> int:
     return int(features.folds.max(initial=schema.NO_FOLD)) + 1
 
 
-def divide(
-    name: DivisionName, features: InMemory, spec: DatasetSpec, *, validates: bool, other: np.ndarray
-) -> Division:
+def divide(name: DivisionName, features: InMemory, spec: DatasetSpec, *, validates: bool = False) -> Division:
     """The rows of one division.
 
     Args:
       validates: whether the heads need validation clips in a cross-validation (for early stopping): they are then taken
         from the next fold instead of being trained on.
-      other: rows of another collection, tested on too.
     """
     if name.kind == RANDOM_SPLIT:
-        return _random_split(features, other)
+        return _random_split(features)
     if name.kind == FOLD:
-        return _fold(name.fold, features, validates, other)
+        return _fold(name.fold, features, validates)
     train = features.rows("train")
     kept = np.arange(len(train)) if name.kind == OWN else _fraction(name, features, train)
     variants = layout.variant_splits(spec, "train")
@@ -57,12 +54,11 @@ def divide(
         train=np.concatenate([train[kept], *(features.rows(variant)[kept] for variant in variants)]),
         validation=features.rows("validation"),
         test=features.rows("test"),
-        other=other,
         num_variants=len(variants),
     )
 
 
-def _random_split(features: InMemory, other: np.ndarray) -> Division:
+def _random_split(features: InMemory) -> Division:
     """As many clips of each class in each split as by the dataset's own, but any clip anywhere: groups are torn apart.
 
     What one gets by splitting at random, as is often done; the difference to the own splits is what leaks.
@@ -77,16 +73,16 @@ def _random_split(features: InMemory, other: np.ndarray) -> Division:
         counts = [int((features.labels[rows[name]] == label).sum()) for name in names]
         for name, part in zip(names, np.split(shuffled, np.cumsum(counts)[:-1])):
             dealt[name].append(part)
-    return Division(**{name: np.sort(np.concatenate(dealt[name])) for name in names}, other=other)
+    return Division(**{name: np.sort(np.concatenate(dealt[name])) for name in names})
 
 
-def _fold(fold: int, features: InMemory, validates: bool, other: np.ndarray) -> Division:
+def _fold(fold: int, features: InMemory, validates: bool) -> Division:
     """All clips outside the test split: one fold is tested on, the others train."""
     rows = np.concatenate([features.rows("train"), features.rows("validation")])
     folds, total = features.folds[rows], num_folds(features)
     validation = rows[folds == (fold + 1) % total] if validates else rows[:0]
     train = rows[(folds != fold) & ~np.isin(rows, validation)]
-    return Division(train=train, validation=validation, test=rows[folds == fold], other=other)
+    return Division(train=train, validation=validation, test=rows[folds == fold])
 
 
 def _fraction(name: DivisionName, features: InMemory, train: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from model.standardise import Standardiser
 
-PARTS = ("train", "validation", "test", "other")
+TRAIN, VALIDATION, TEST, OTHER = PARTS = ("train", "validation", "test", "other")
 _ROWS_AT_ONCE = 1024
 _RUN_BYTES = 1 << 30
 
@@ -22,19 +22,26 @@ class Division:
     Attributes:
       train: in stored order; where clips have augmented variants, all clips, then all first variants in the same order,
         and so on.
-      validation, test, other: may be empty; other is another collection, tested on too.
+      validation, test: may be empty.
       num_variants: augmented variants of each training clip beside itself.
     """
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
-    other: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
     num_variants: int = 0
 
     @property
     def num_train_clips(self) -> int:
         return len(self.train) // (1 + self.num_variants)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledFeatures:
+    """Features [clips, ...] of any float type, in memory or mapped from a file, and labels int [clips]."""
+
+    features: np.ndarray
+    labels: np.ndarray
 
 
 class HeadInputs:
@@ -53,13 +60,16 @@ class HeadInputs:
         num_classes: int,
         pooling: str,
         standardise: bool,
+        other: LabelledFeatures | None = None,
     ):
         """Prepare.
 
         Args:
           features: [clips, ...] of any shape and float type, in memory or mapped from a file.
           labels: int [clips].
+          labels: int [clips].
           pooling: "none", or "average" over all axes but the first and the last.
+          other: another collection, tested on as a whole: the part "other", which is empty without.
         Raises:
           ValueError: a feature is not finite, or a class has no training clip.
         """
@@ -70,8 +80,13 @@ class HeadInputs:
         self.num_classes = num_classes
         self.pooling = pooling
         self.division = division
-        self.labels = {part: labels[getattr(division, part)] for part in PARTS}
-        self._features = features
+        none = LabelledFeatures(features[:0], labels[:0])
+        of_division = {part: LabelledFeatures(features, labels) for part in (TRAIN, VALIDATION, TEST)}
+        sources = {**of_division, OTHER: other or none}
+        rows = {part: getattr(division, part) for part in of_division}
+        self._rows = {**rows, OTHER: np.arange(len(sources[OTHER].labels))}
+        self._features = {part: source.features for part, source in sources.items()}
+        self.labels = {part: sources[part].labels[self._rows[part]] for part in PARTS}
         for part in PARTS:
             self._check_finite(part)
         self.num_values = self._pooled(features[:1]).shape[1]
@@ -79,15 +94,15 @@ class HeadInputs:
         self.in_span = len(division.train) < self.num_values
         self._values, self.gram = {}, None
         if self.in_span:
-            self._values = {part: self._standardised(getattr(division, part)) for part in PARTS}
-            train = np.ascontiguousarray(self._values["train"].T)
+            self._values = {part: self._standardised(part) for part in PARTS}
+            train = np.ascontiguousarray(self._values[TRAIN].T)
             self.gram = {part: values @ train for part, values in self._values.items()}
 
     def values(self, part: str, positions: np.ndarray | slice = slice(None)) -> np.ndarray:
         """float32 [n, num_values] of some clips of a part."""
         if self._values:
             return self._values[part][positions]
-        return self._standardised(getattr(self.division, part)[positions])
+        return self._standardised(part, positions)
 
     def epoch_order(self, rng: np.random.Generator) -> np.ndarray:
         """Positions in the train part of one epoch: each clip once, as itself or as one of its variants.
@@ -96,7 +111,7 @@ class HeadInputs:
         runs change places, so that features mapped from a disk are read run by run. Stored clips are shuffled already.
         """
         num_clips = self.division.num_train_clips
-        run = max(1, _RUN_BYTES // self._features[:1].nbytes)
+        run = max(1, _RUN_BYTES // self._features[TRAIN][:1].nbytes)
         starts = rng.permutation(-(-num_clips // run)) * run
         order = np.concatenate([start + rng.permutation(min(run, num_clips - start)) for start in starts])
         if self.division.num_variants:
@@ -105,8 +120,7 @@ class HeadInputs:
 
     def project(self, part: str, kernel: np.ndarray) -> np.ndarray:
         """values(part) @ kernel: float32 [n, units], without having all values in memory at once."""
-        num_rows = len(getattr(self.division, part))
-        starts = range(0, num_rows, _ROWS_AT_ONCE)
+        starts = range(0, len(self._rows[part]), _ROWS_AT_ONCE)
         pieces = [self.values(part, slice(start, start + _ROWS_AT_ONCE)) @ kernel for start in starts]
         return np.concatenate([np.empty((0, kernel.shape[1]), np.float32), *pieces])
 
@@ -116,20 +130,20 @@ class HeadInputs:
             return features.mean(axis=positions, dtype=np.float32)
         return features.reshape(len(features), math.prod(features.shape[1:])).astype(np.float32)
 
-    def _standardised(self, rows: np.ndarray) -> np.ndarray:
-        return self.standardiser(self._pooled(self._features[rows]))
+    def _standardised(self, part: str, positions: np.ndarray | slice = slice(None)) -> np.ndarray:
+        return self.standardiser(self._pooled(self._features[part][self._rows[part][positions]]))
 
     def _fit_standardiser(self) -> Standardiser:
-        rows = self.division.train
+        features, rows = self._features[TRAIN], self._rows[TRAIN]
         starts = range(0, len(rows), _ROWS_AT_ONCE)
-        return Standardiser.fit(self._pooled(self._features[rows[start : start + _ROWS_AT_ONCE]]) for start in starts)
+        return Standardiser.fit(self._pooled(features[rows[start : start + _ROWS_AT_ONCE]]) for start in starts)
 
     def _check_finite(self, part: str) -> None:
-        rows = getattr(self.division, part)
+        features, rows = self._features[part], self._rows[part]
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
-            bad = ~np.isfinite(self._features[some]).all(axis=tuple(range(1, self._features.ndim)))
+            bad = ~np.isfinite(features[some]).all(axis=tuple(range(1, features.ndim)))
             if bad.any():
                 raise ValueError(
-                    f"the features of clip {some[bad][0]} are not finite numbers: make the feature dataset again"
+                    f"the features of clip {some[bad][0]} ({part}) are not finite numbers: make the dataset again"
                 )

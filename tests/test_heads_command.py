@@ -223,10 +223,9 @@ def test_what_else_is_asked_stands_beside(questions):
 def test_divisions_hold_what_they_say(features_dir):
     spec = layout.read_spec(str(features_dir))
     features = in_memory.load(str(features_dir), spec)
-    none = np.empty(0, int)
 
-    def divided(name, validates=False):
-        return head_divisions.divide(name, features, spec, validates=validates, other=none)
+    def divided(name):
+        return head_divisions.divide(name, features, spec)
 
     own = divided(DivisionName())
     random = divided(DivisionName(RANDOM_SPLIT))

@@ -285,7 +285,7 @@ def test_what_can_not_be_trained_is_refused():
     features, labels = collection(60)
     features[33, 0, 0, 0] = np.nan
     division = Division(np.arange(30), np.arange(30, 40), np.arange(40, 60))
-    with pytest.raises(ValueError, match="clip 33 are not finite"):
+    with pytest.raises(ValueError, match=r"clip 33 \(validation\) are not finite"):
         HeadInputs(features, labels, division, num_classes=3, pooling="none", standardise=True)
     with pytest.raises(ValueError, match="class number 3 .* has no training clip"):
         inputs_of(50, num_classes=4)

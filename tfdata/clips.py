@@ -1,4 +1,4 @@
-"""Loads whole splits of a dataset directory into memory, every checksum checked."""
+"""The clips of a split, read shard by shard with every checksum and digest checked, or loaded whole."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -34,18 +34,31 @@ def load_split(
     array = np.empty((info.num_clips, *spec.array.shape), spec.array.dtype)
     clips: list[schema.Clip] = []
     with tqdm(total=info.num_clips, desc=f"read {split}", unit=" clips", disable=not show_progress) as bar:
-        for path, shard in _whole_shards(directory, spec, split, local_cache_dir):
-            for record in shard:
-                try:
-                    clip, array[len(clips)] = schema.decode_clip(record, spec)
-                except (KeyError, ValueError, UnicodeDecodeError) as error:
-                    raise DatasetError(
-                        f"{path} holds records of another dataset ({type(error).__name__}: {error}): "
-                        "make the dataset again"
-                    ) from error
-                clips.append(clip)
-            bar.update(len(shard))
+        for clip, value in read_split(directory, spec, split, local_cache_dir=local_cache_dir):
+            array[len(clips)] = value
+            clips.append(clip)
+            bar.update()
     return Split(array=array, labels=np.array([clip.label for clip in clips], np.int32), clips=clips)
+
+
+def read_split(
+    directory: str, spec: DatasetSpec, split: str, *, local_cache_dir: str | None = None
+) -> Iterator[tuple[schema.Clip, np.ndarray]]:
+    """Each clip of a split and its array [*spec.array.shape], in stored order, a shard in memory at a time.
+
+    Args:
+      local_cache_dir: where remote shards are copied first, see `staging.stage`.
+    Raises:
+      DatasetError: as `load_split`.
+    """
+    for path, shard in _whole_shards(directory, spec, split, local_cache_dir):
+        for record in shard:
+            try:
+                yield schema.decode_clip(record, spec)
+            except (KeyError, ValueError, UnicodeDecodeError) as error:
+                raise DatasetError(
+                    f"{path} holds records of another dataset ({type(error).__name__}: {error}): make the dataset again"
+                ) from error
 
 
 def check_shards(directory: str, spec: DatasetSpec, *, local_cache_dir: str | None = None) -> None:

@@ -7,12 +7,12 @@ second run opens it at once; throw the directory away when no run is using it.
 import dataclasses
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from tqdm import tqdm
 
-from tfdata import schema, shards, storage
+from tfdata import clips, storage
 from tfdata.spec import DatasetError, DatasetSpec
 
 _PART_OF_MEMORY = 0.5
@@ -99,7 +99,8 @@ def _fill(array, directory, spec, show_progress) -> dict[str, np.ndarray]:
     """Read all clips' arrays into `array`; returns the columns."""
     columns: dict[str, list] = {name: [] for name in _COLUMNS}
     with tqdm(total=len(array), desc=f"read {spec.kind}", unit=" clips", disable=not show_progress) as bar:
-        for index, (clip, value) in enumerate(_clips(directory, spec)):
+        every = (found for split in spec.splits for found in clips.read_split(directory, spec, split))
+        for index, (clip, value) in enumerate(every):
             array[index] = value
             columns["labels"].append(clip.label)
             columns["folds"].append(clip.fold)
@@ -108,19 +109,6 @@ def _fill(array, directory, spec, show_progress) -> dict[str, np.ndarray]:
             bar.update()
     integers = {name: np.array(columns[name], np.int32) for name in ("labels", "folds")}
     return {**integers, **{name: np.array(columns[name], "S") for name in ("ids", "groups")}}
-
-
-def _clips(directory, spec) -> Iterator[tuple[schema.Clip, np.ndarray]]:
-    for split in spec.splits:
-        for shard in shards.of_split(directory, spec, split):
-            for record in shards.read(shard):
-                try:
-                    yield schema.decode_clip(record, spec)
-                except (KeyError, ValueError) as error:
-                    raise DatasetError(
-                        f"{shard.path} holds records of another dataset ({type(error).__name__}: {error}): make the "
-                        "dataset again"
-                    ) from error
 
 
 def _check_memory(directory: str, num_bytes: int) -> None:
