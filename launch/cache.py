@@ -96,6 +96,10 @@ def main(positional, beam_args):
     from tfdata import layout
     from tfdata.spec import FEATURES
 
+    if FLAGS["seed"].present and not FLAGS.like and FLAGS.weights != "random":
+        raise command.UsageError(f"--seed is of random weights, and --weights={FLAGS.weights}: leave it out")
+    if FLAGS["variants_seed"].present and not FLAGS.like and not FLAGS.variants:
+        raise command.UsageError("--variants_seed without --variants has no meaning: leave it out, or give both")
     given = {name: FLAGS[name].value for name in _SETTINGS if FLAGS[name].present}
     if FLAGS.like:
         settings = settings_like(FLAGS.like, layout.read_spec(FLAGS.like, FEATURES), given)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from launch.head_divisions import DivisionName, divide
-from model.head_inputs import HeadInputs, LabelledFeatures
+from model.head_inputs import Division, HeadInputs, LabelledFeatures
 from model.head_settings import HeadSettings
 from tfdata import in_memory, layout, lineage, storage
 from tfdata.in_memory import InMemory
@@ -27,7 +27,9 @@ class Collection:
       clips_path, clips_spec: of the clips; None where they are gone, or changed since.
       stale: what has changed in the clips since; None where nothing has, or it can't be seen.
       other_path, other_spec: of the other collection's features, or None.
-      features, other: what `load` has read; of the other collection the clips of classes known here, with our labels.
+      features, other, other_groups: what `load` has read; of the other collection the clips of classes known here, with
+        our labels, without those of audio that heads train or are chosen on.
+      num_known: how many those were.
     """
 
     path: str
@@ -39,6 +41,8 @@ class Collection:
     other_spec: DatasetSpec | None = None
     features: InMemory | None = None
     other: LabelledFeatures | None = None
+    other_groups: np.ndarray | None = None
+    num_known: int = 0
 
     def load(self, *, local_cache_dir: str | None, show_progress: bool) -> None:
         """Read the features.
@@ -58,17 +62,30 @@ class Collection:
         labels = np.array([number_of.get(name, -1) for name in self.other_spec.class_names])[other.labels]
         real = np.concatenate([other.rows(split) for split in other.splits if not is_variant(split)])
         matched = real[labels[real] >= 0]
-        self.other = LabelledFeatures(other.array[matched], labels[matched])
+        chosen = np.concatenate([self.features.rows("train"), self.features.rows("validation")])
+        known = np.isin(other.content_hashes[matched], self.features.content_hashes[chosen])
+        self.num_known = int(known.sum())
+        if known.all():
+            raise DatasetError(
+                f"every clip of {self.other_path} is a training or validation clip of {self.path} too: heads can't be "
+                "tested on what they were trained on"
+            )
+        self.other = LabelledFeatures(other.array, labels, matched[~known])
+        self.other_groups = other.groups[matched[~known]]
 
     @property
     def unmatched(self) -> dict[str, Any] | None:
-        """Classes that only one of the collections has; None without another collection."""
+        """What of the other collection can't be tested on: classes that only one has, clips known from training.
+
+        None without another collection.
+        """
         if self.other_spec is None:
             return None
         ours, theirs = self.spec.class_names, self.other_spec.class_names
         return {
             "only_in_training": [name for name in ours if name not in theirs],
             "only_in_other": [name for name in theirs if name not in ours],
+            "num_clips_known": self.num_known,
         }
 
     @property
@@ -86,13 +103,18 @@ class Collection:
     def test_ids(self) -> list[str]:
         return [id.decode() for id in self.features.ids[self.features.rows("test")]]
 
-    def inputs(self, division: DivisionName, settings: HeadSettings, *, validates: bool) -> HeadInputs:
-        """The inputs of heads of these settings.
+    def division(self, division: DivisionName, *, validates: bool) -> Division:
+        """The rows of a division.
 
         Raises:
-          ValueError: a class has no training clip, or a feature is not finite.
+          DatasetError: nothing to validate on where heads must, or a class has no training clip in it.
         """
         rows = divide(division, self.features, self.spec, validates=validates)
+        if validates and not len(rows.validation):
+            raise DatasetError(
+                f"early_stopping_patience needs validation clips, and {self.path} has none: leave it out, or prepare "
+                "the clips with a validation split"
+            )
         missing = set(range(len(self.spec.class_names))) - set(np.unique(self.features.labels[rows.train]).tolist())
         if missing:
             where = division.folder.replace("_", " ") or "the train split"
@@ -100,6 +122,16 @@ class Collection:
                 f"class {self.spec.class_names[min(missing)]!r} has no training clip in {where} of {self.path}: "
                 "prepare the clips again, with more of that class or other splits"
             )
+        return rows
+
+    def inputs(self, division: DivisionName, settings: HeadSettings, *, validates: bool) -> HeadInputs:
+        """The inputs of heads of these settings.
+
+        Raises:
+          DatasetError: as `division`.
+          ValueError: a feature is not finite.
+        """
+        rows = self.division(division, validates=validates)
         return HeadInputs(
             self.features.array,
             self.features.labels,
@@ -124,6 +156,8 @@ def open_collection(features: str, *, data: str | None, test_features: str | Non
     if test_features is not None:
         collection.other_path = test_features
         collection.other_spec = _other(test_features, spec, features)
+        *_, other_stale = _clips(collection.other_spec, test_features, None, allow_stale)
+        collection.stale = "; ".join(filter(None, (stale, other_stale))) or None
     return collection
 
 

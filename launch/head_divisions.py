@@ -27,7 +27,7 @@ class DivisionName:
     @property
     def folder(self) -> str:
         """Where its heads stand below the setup's folder; "" for the dataset's own splits."""
-        return {OWN: "", RANDOM_SPLIT: RANDOM_SPLIT, FOLD: f"fold{self.fold}", FRACTION: f"fraction{self.fraction:g}"}[
+        return {OWN: "", RANDOM_SPLIT: RANDOM_SPLIT, FOLD: f"fold{self.fold}", FRACTION: f"fraction{self.fraction!r}"}[
             self.kind
         ]
 
@@ -106,7 +106,9 @@ def _fraction(name: DivisionName, features: InMemory, train: np.ndarray) -> np.n
 
 
 def check_splits(directory: str, spec: DatasetSpec) -> None:
-    """Raises DatasetError: no training or test split."""
+    """Raises DatasetError: no training or test split, or nothing to tell apart."""
+    if len(spec.class_names) < 2:
+        raise DatasetError(f"{directory} has one class, {spec.class_names[0]!r}: heads tell two or more apart")
     for split in ("train", "test"):
         if split not in spec.splits:
             raise DatasetError(f"{directory} has no {split} split: prepare the clips with one, then cache again")

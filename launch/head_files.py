@@ -13,7 +13,7 @@ import numpy as np
 from launch import quiet, run_directory
 from launch.head_divisions import OWN
 from launch.head_work import HeadTask
-from model.head_inputs import HeadInputs
+from model.head_inputs import OTHER, TEST, HeadInputs
 from model.heads import Diverged, TrainedHead, test_metrics
 from tfdata import storage
 
@@ -29,7 +29,10 @@ def write(folder: str, task: HeadTask, head: TrainedHead | Diverged, result: Map
     if isinstance(head, TrainedHead):
         storage.write_text(storage.join(folder, run_directory.METRICS), _lines(head.history))
         if task.division.kind == OWN:
-            storage.write_bytes(storage.join(folder, run_directory.ANSWERS), _answers(head))
+            storage.write_bytes(storage.join(folder, run_directory.ANSWERS), _answers(head.probabilities[TEST]))
+            if len(head.probabilities[OTHER]):
+                answers = _answers(head.probabilities[OTHER])
+                storage.write_bytes(storage.join(folder, run_directory.OTHER_ANSWERS), answers)
     _write_json(storage.join(folder, run_directory.RESULT), result)
 
 
@@ -61,7 +64,7 @@ def result_of(task: HeadTask, inputs: HeadInputs, head: TrainedHead | Diverged, 
         return {**about, "failed": str(head)}
     tested = test_metrics(head.probabilities["test"], inputs.labels["test"])
     chosen = head.history[head.epoch - 1]
-    result = {
+    return {
         **about,
         "epoch": head.epoch,
         "num_epochs": len(head.history),
@@ -72,16 +75,12 @@ def result_of(task: HeadTask, inputs: HeadInputs, head: TrainedHead | Diverged, 
         "confusion": tested["confusion"],
         **{name: chosen[name] for name in chosen if name not in ("epoch", "learning_rate")},
     }
-    if len(inputs.labels["other"]):
-        other = test_metrics(head.probabilities["other"], inputs.labels["other"])
-        result |= {f"other_{name}": value for name, value in other.items()}
-    return result
 
 
-def _answers(head: TrainedHead) -> bytes:
-    """The class number that the head gives each test clip, as .npy: small enough to keep of every head of a search."""
+def _answers(probabilities: np.ndarray) -> bytes:
+    """The class number given to each clip, as .npy: small enough to keep of every head of a search."""
     file = io.BytesIO()
-    np.save(file, head.probabilities["test"].argmax(axis=1).astype(np.uint16))
+    np.save(file, probabilities.argmax(axis=1).astype(np.uint16))
     return file.getvalue()
 
 

@@ -12,6 +12,7 @@ from launch import run_directory
 from launch.head_divisions import FOLD, FRACTION, OWN, RANDOM_SPLIT
 from launch.head_work import HeadTask
 from model.comparison import group_bootstrap, holm, mean_interval, paired
+from model.head_inputs import LabelledFeatures
 from model.head_settings import HeadSettings
 
 _COMPARED = 5  # of many setups, how many are compared with each other
@@ -26,6 +27,8 @@ def rows(
     run: str,
     test_labels: np.ndarray,
     test_groups: np.ndarray,
+    other: LabelledFeatures | None = None,
+    other_groups: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """A table row for each setup; one whose heads all diverged has only "failed" beside its settings."""
     by_setup: dict[str, list] = {name: [] for name in setups}
@@ -36,7 +39,8 @@ def rows(
             "name": name,
             "settings": dataclasses.asdict(settings),
             "varied": dict(varied.get(name, {})),
-            **_row(name, by_setup[name], run, test_labels, test_groups),
+            **(row := _row(name, by_setup[name], run, test_labels, test_groups)),
+            "other_collection": _other_collection(name, row["seeds"], run, other, other_groups),
         }
         for name, settings in setups.items()
     ]
@@ -63,7 +67,6 @@ def _row(name: str, results: Results, run: str, test_labels, test_groups) -> dic
         "epoch": _mean(good, "epoch"),
         "random_split": _random_split(_of(results, RANDOM_SPLIT)),
         "folds": _folds(results),
-        "other_collection": _other_collection(good),
         "learning_curve": _learning_curve(results, good),
     }
 
@@ -102,16 +105,16 @@ def _folds(results: Results) -> dict | None:
     }
 
 
-def _other_collection(results: Sequence[Mapping]) -> dict | None:
-    if "other_accuracy" not in results[0]:
+def _other_collection(name: str, seeds: Sequence[int], run: str, other, groups) -> dict | None:
+    """Accuracy on another collection: the mean over seeds, its interval over the recordings drawn."""
+    if other is None or not seeds:
         return None
-    accuracy, interval = mean_interval([result["other_accuracy"] for result in results])
-    confusion = np.sum([result["other_confusion"] for result in results], axis=0)
+    answers = np.stack([run_directory.read_answers(run, name, seed, run_directory.OTHER_ANSWERS) for seed in seeds])
+    truth = other.labels[other.rows]
     return {
-        "accuracy": accuracy,
-        "accuracy_interval": interval,
-        "num_clips": int(confusion.sum()) // len(results),
-        "confusion": confusion.tolist(),
+        "accuracy": float((answers == truth).mean()),
+        "accuracy_interval": group_bootstrap(answers == truth, groups, seed=0),
+        "num_clips": len(truth),
     }
 
 
@@ -136,7 +139,7 @@ def _learning_curve(results: Results, own: Sequence[Mapping]) -> list[dict]:
 def comparisons(rows: Sequence[Mapping], *, run: str, test_labels: np.ndarray, test_groups: np.ndarray) -> list[dict]:
     """Pairs of setups on the same test clips and seeds: all pairs of a few, the best with the next of many.
 
-    The best are those of the highest validation accuracy, never of the test's.
+    The best are those of the highest validation accuracy, never of the test's; without any, the first.
     """
     good = [row for row in rows if row["seeds"]]
     if len(good) > _COMPARED:

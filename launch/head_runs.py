@@ -16,7 +16,7 @@ from launch.head_work import HeadTask, train_all
 from model.head_inputs import HeadInputs
 from model.head_settings import HeadSettings
 from model.heads import TrainedHead
-from tfdata import storage
+from tfdata import layout, storage
 from tfdata.spec import DatasetError
 from tfdata.unfinished import Unfinished
 
@@ -86,7 +86,8 @@ def train_heads(
         raise DatasetError(f"--save_heads=best needs a validation split, and {features} has none: save all or none")
     identity = {
         "features": spec.fingerprint,
-        "test_features": collection.other_spec.fingerprint if collection.other_spec else None,
+        "features_records": spec.records_digest,
+        "test_features": collection.other_spec.records_digest if collection.other_spec else None,
         "setups": {name: dataclasses.asdict(settings) for name, settings in setups.items()},
         "num_seeds": num_seeds,
         "random_split": questions.random_split,
@@ -97,9 +98,11 @@ def train_heads(
     }
     unfinished = Unfinished(output)
     with unfinished.held(done_marker=run_directory.HEADS):
-        unfinished.begin(identity)
+        unfinished.check_same(identity)
         collection.load(local_cache_dir=local_cache_dir, show_progress=show_progress)
         tasks = _tasks(setups, num_seeds, questions, collection)
+        unfinished.begin(identity)  # what can be refused has been
+        baselines = head_baselines.rows(collection, random_split=questions.random_split)
         run = _Run(output, collection, save_heads=save_heads)
         run.train(tasks, num_threads=num_threads, show_progress=show_progress)
         document = {
@@ -108,10 +111,11 @@ def train_heads(
             "weights": spec.settings["weights"],
             "class_names": spec.class_names,
             "num_clips": {name: split.num_clips for name, split in spec.splits.items()},
+            "num_variants": len(layout.variant_splits(spec, "train")),
             "unmatched": collection.unmatched,
             "saved": run.saved(),
             **_results(setups, varied or {}, run, collection),
-            "baselines": head_baselines.rows(collection, random_split=questions.random_split),
+            "baselines": baselines,
             "provenance": provenance,
         }
         storage.write_text(storage.join(output, run_directory.HEADS), json.dumps(document, indent=2) + "\n")
@@ -125,13 +129,20 @@ def _results(setups, varied, run: "_Run", collection: Collection) -> dict[str, A
         "test_labels": collection.features.labels[collection.features.rows("test")],
         "test_groups": collection.features.groups[collection.features.rows("test")],
     }
-    rows = head_results.rows(setups, varied, run.results, **tested)
+    rows = head_results.rows(
+        setups, varied, run.results, **tested, other=collection.other, other_groups=collection.other_groups
+    )
     if not any(row["seeds"] for row in rows):
         raise DatasetError(f"every head diverged; the first: {rows[0]['failed'][0]}")
     return {"results": rows, "comparisons": head_results.comparisons(rows, **tested)}
 
 
 def _tasks(setups, num_seeds: int, questions: HeadQuestions, collection: Collection) -> list[HeadTask]:
+    """All heads to train.
+
+    Raises:
+      DatasetError: there is no training for some of them: no folds, no validation clips, a class without any clip.
+    """
     divisions = [DivisionName()]
     if questions.random_split:
         divisions.append(DivisionName(RANDOM_SPLIT))
@@ -140,18 +151,25 @@ def _tasks(setups, num_seeds: int, questions: HeadQuestions, collection: Collect
         if not num_folds:
             raise DatasetError(f"{collection.path} has no folds: prepare the clips with --folds=5, then cache again")
         divisions += [DivisionName(FOLD, fold=fold) for fold in range(num_folds)]
+        if num_folds < 3 and any(settings.early_stopping_patience for settings in setups.values()):
+            raise DatasetError(
+                f"{collection.path} has {num_folds} folds: with early stopping one is tested on and one validates, so "
+                "that --cross_validate needs 3 or more"
+            )
     tasks = [
         HeadTask(name, settings, seed, division)
         for division in divisions
         for name, settings in setups.items()
         for seed in range(num_seeds)
-    ]
-    return tasks + [
+    ] + [
         HeadTask(name, settings, seed, DivisionName(FRACTION, fraction=fraction, seed=seed))
         for fraction in questions.learning_curve
         for seed in range(num_seeds)
         for name, settings in setups.items()
     ]
+    for division, validates in dict.fromkeys((task.division, task.validates) for task in tasks):
+        collection.division(division, validates=validates)
+    return tasks
 
 
 class _Run:

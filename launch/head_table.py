@@ -227,7 +227,8 @@ def _legend(all_rows: Sequence[Row]) -> str:
         parts.append(f"folds: {' or '.join(map(str, folds))} parts, each tested by heads of the others")
     clips = sorted({row["other_collection_num_clips"] for row in all_rows if row["other_collection_num_clips"]})
     if clips:
-        parts.append(f"other collection: {' or '.join(f'{number:,}' for number in clips)} clips")
+        number = " or ".join(f"{number:,}" for number in clips)
+        parts.append(f"other collection: {number} clips, 95 % over the recordings drawn")
     if any(row["thesis_test_accuracy"] is not None for row in all_rows):
         parts.append("thesis: other recordings, ImageNet weights; test accuracy and loss")
     return f"({'; '.join(parts)})" if parts else ""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from threadpoolctl import threadpool_limits
 
-from launch.head_divisions import DivisionName
+from launch.head_divisions import FOLD, DivisionName
 from model.head_inputs import HeadInputs
 from model.head_settings import HeadSettings
 from model.heads import Diverged, TrainedHead, train_head
@@ -31,7 +31,8 @@ class HeadTask:
     @property
     def inputs_key(self) -> tuple:
         """Heads of one key share their inputs."""
-        return self.division, self.validates, self.settings.pooling, self.settings.standardise
+        validates = self.validates and self.division.kind == FOLD  # decides only what a fold's training clips are
+        return self.division, validates, self.settings.pooling, self.settings.standardise
 
     @property
     def validates(self) -> bool:
@@ -68,7 +69,8 @@ def train_all(
                 head = error
             return task, inputs, head
 
-    waiting = iter(sorted(tasks, key=lambda task: repr(task.inputs_key)))
+    place = {key: number for number, key in enumerate(dict.fromkeys(task.inputs_key for task in tasks))}
+    waiting = iter(sorted(tasks, key=lambda task: place[task.inputs_key]))  # what shares inputs together
     with threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(num_threads) as threads:
         running: set[concurrent.futures.Future] = set()
         try:

@@ -97,10 +97,17 @@ def main(positional, beam_args):
     )
     for line in [*head_table.table(document, limit=FLAGS.top), *head_table.comparison_lines(document)]:
         command.say(line)
+    for row in document["results"]:
+        for sentence in row["failed"]:
+            command.say(f"no result of {row['name']}, {sentence}")
+    for row in document["baselines"]:
+        if "failed" in row:
+            command.say(f"no {row['name']}: {row['failed']}")
     if document["unmatched"]:
-        for name, classes in document["unmatched"].items():
-            if classes:
-                command.say(f"{name.replace('_', ' ')}: {', '.join(classes)}")
+        for line in _unmatched_lines(**document["unmatched"]):
+            command.say(line)
+    if document["num_variants"] and (FLAGS.random_split or FLAGS.cross_validate):
+        command.say("random split and folds are trained without the augmented variants that the other heads had")
     if document["stale"]:
         command.say(f"STALE: {document['stale']}")
     weights = document["weights"]
@@ -114,6 +121,16 @@ def main(positional, beam_args):
         "stale": document["stale"],
         "output": FLAGS.output,
     }
+
+
+def _unmatched_lines(only_in_training, only_in_other, num_clips_known):
+    """What of the other collection was not tested on."""
+    if only_in_other:
+        yield f"classes only in --test_features, left out: {', '.join(only_in_other)}"
+    if only_in_training:
+        yield f"classes only in training: {', '.join(only_in_training)}"
+    if num_clips_known:
+        yield f"{num_clips_known:,} clips of --test_features are in training or validation too, and were left out"
 
 
 def _setups():

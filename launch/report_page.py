@@ -31,7 +31,9 @@ def write_report(*, run: str, output: str, features: str | None, data: str | Non
     features = features or heads["features_path"]
     features_spec = _open(features, FEATURES, heads["features"], run, flag="features")
     data = data or features_spec.parent["path"]
-    clips_spec = _open(data, LOG_MEL, features_spec.parent["fingerprint"], features, flag="data")
+    # A stale run was made although the clips had changed: the page shows them as they are, and says so at its top.
+    made_from = None if heads["stale"] else features_spec.parent["fingerprint"]
+    clips_spec = _open(data, LOG_MEL, made_from, features, flag="data")
 
     rejects = layout.read_rejects(data)
     # A search has too many heads for a page: the best by validation are shown, the others counted.
@@ -87,12 +89,12 @@ def write_report(*, run: str, output: str, features: str | None, data: str | Non
     storage.write_bytes(output, html.encode("utf-8", "backslashreplace"))
 
 
-def _open(directory: str, kind: str, fingerprint: str, maker: str, *, flag: str) -> DatasetSpec:
-    """The spec of the dataset that `maker` was made from, at `directory`."""
+def _open(directory: str, kind: str, fingerprint: str | None, maker: str, *, flag: str) -> DatasetSpec:
+    """The spec of the dataset that `maker` was made from, at `directory`; with no fingerprint, whatever is there."""
     if not storage.is_directory(directory):
         raise DatasetError(f"{maker} was made from {directory}, which is not there now: name its place with --{flag}")
     spec = layout.read_spec(directory, kind)
-    if spec.fingerprint != fingerprint:
+    if fingerprint is not None and spec.fingerprint != fingerprint:
         raise DatasetError(
             f"{directory} is {spec.fingerprint[:12]}, but {maker} was made from {fingerprint[:12]}: "
             f"name the right one with --{flag}"

@@ -72,12 +72,21 @@ def curves(histories: Mapping[str, Sequence[Sequence[dict]]]) -> str:
         axes = figure.subplots(len(panels) // 2, 2, squeeze=False)
         for axis, (key, title) in zip(axes.flat, panels):
             for colour, (name, runs) in zip(_LINE_COLOURS * len(histories), histories.items()):
-                values = np.array([[metrics[key] for metrics in history] for history in runs])
-                epochs = [metrics["epoch"] for metrics in runs[0]]
-                axis.plot(epochs, values.mean(axis=0), color=colour, label=name, linewidth=1.6)
+                # Early stopping ends seeds at different epochs: where one has ended, the others go on without it.
+                longest = max(len(history) for history in runs)
+                values = np.full((len(runs), longest), np.nan)
+                for row, history in zip(values, runs):
+                    row[: len(history)] = [metrics[key] for metrics in history]
+                epochs = np.arange(1, longest + 1)
+                axis.plot(epochs, np.nanmean(values, axis=0), color=colour, label=name, linewidth=1.6)
                 if len(runs) > 1:
                     axis.fill_between(
-                        epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0
+                        epochs,
+                        np.nanmin(values, axis=0),
+                        np.nanmax(values, axis=0),
+                        color=colour,
+                        alpha=0.15,
+                        linewidth=0,
                     )
             axis.set(title=title, xlabel="epoch")
             if key.endswith("loss"):

@@ -3,7 +3,7 @@
 heads.json                 written last: what was trained on what, and the results of all heads
 SETUP/seed0/settings.json  resolved settings
             metrics.jsonl  one line for each epoch
-            answers.npy    class number given to each test clip, uint16
+            answers.npy    class number given to each test clip, uint16; other_answers.npy: of another collection
             result.json    written last in its folder: results at the chosen epoch, or why there are none
             head.keras     features as stored to probabilities (--save_heads)
             predictions.jsonl   one line for each test clip: id, label, probabilities (--save_heads)
@@ -20,7 +20,8 @@ from tfdata import storage
 from tfdata.spec import DatasetError
 
 HEADS, SETTINGS, RESULT, METRICS = "heads.json", "settings.json", "result.json", "metrics.jsonl"
-ANSWERS, MODEL, PREDICTIONS = "answers.npy", "head.keras", "predictions.jsonl"
+ANSWERS, OTHER_ANSWERS = "answers.npy", "other_answers.npy"
+MODEL, PREDICTIONS = "head.keras", "predictions.jsonl"
 
 
 def seed_folder(run: str, setup: str, seed: int, division: str = "") -> str:
@@ -49,6 +50,6 @@ def read_metrics(run: str, setup: str, seed: int) -> list[dict[str, float]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def read_answers(run: str, setup: str, seed: int) -> np.ndarray:
-    """Class number given to each test clip, uint16 [n], in stored order."""
-    return np.load(io.BytesIO(storage.read_bytes(storage.join(seed_folder(run, setup, seed), ANSWERS))))
+def read_answers(run: str, setup: str, seed: int, name: str = ANSWERS) -> np.ndarray:
+    """Class number given to each test clip (OTHER_ANSWERS: of another collection), uint16 [n], in stored order."""
+    return np.load(io.BytesIO(storage.read_bytes(storage.join(seed_folder(run, setup, seed), name))))

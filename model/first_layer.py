@@ -58,6 +58,8 @@ class SpanLayer:
 
     def outputs(self, part: str) -> np.ndarray:
         """Outputs before the bias of a whole part, float32 [n, units]."""
+        if part not in self._inputs.gram:
+            return self._inputs.project(part, self.kernel())
         if part not in self._starts:
             self._starts[part] = self._inputs.project(part, self._start_kernel)
         return self._inputs.gram[part] @ self._coefficients + self._scale * self._starts[part]

@@ -13,6 +13,7 @@ from model.standardise import Standardiser
 TRAIN, VALIDATION, TEST, OTHER = PARTS = ("train", "validation", "test", "other")
 _ROWS_AT_ONCE = 1024
 _RUN_BYTES = 1 << 30
+_MOST_BYTES_HELD = 1 << 30  # of a part's standardised values, beside the training clips'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,17 +39,19 @@ class Division:
 
 @dataclasses.dataclass(frozen=True)
 class LabelledFeatures:
-    """Features [clips, ...] of any float type, in memory or mapped from a file, and labels int [clips]."""
+    """Some rows, int [n], of features [clips, ...] of any float type, in memory or mapped from a file, and labels."""
 
     features: np.ndarray
     labels: np.ndarray
+    rows: np.ndarray
 
 
 class HeadInputs:
     """The inputs of all heads that are trained on one division of the features, by one pooling and standardisation.
 
     Where there are fewer training clips than values, training works in their span (`SpanLayer`), and the inner products
-    of all clips with the training clips are made here; `gram` is None where there are more.
+    of the clips of each part with the training clips are made here: `gram`, by part. A part too large to be held in
+    memory is not in it; there is none at all where there are more training clips than values.
     """
 
     def __init__(
@@ -67,9 +70,8 @@ class HeadInputs:
         Args:
           features: [clips, ...] of any shape and float type, in memory or mapped from a file.
           labels: int [clips].
-          labels: int [clips].
           pooling: "none", or "average" over all axes but the first and the last.
-          other: another collection, tested on as a whole: the part "other", which is empty without.
+          other: another collection to test on: the part "other", which is empty without.
         Raises:
           ValueError: a feature is not finite, or a class has no training clip.
         """
@@ -80,27 +82,27 @@ class HeadInputs:
         self.num_classes = num_classes
         self.pooling = pooling
         self.division = division
-        none = LabelledFeatures(features[:0], labels[:0])
-        of_division = {part: LabelledFeatures(features, labels) for part in (TRAIN, VALIDATION, TEST)}
-        sources = {**of_division, OTHER: other or none}
-        rows = {part: getattr(division, part) for part in of_division}
-        self._rows = {**rows, OTHER: np.arange(len(sources[OTHER].labels))}
+        own = {part: getattr(division, part) for part in (TRAIN, VALIDATION, TEST)}
+        sources = {part: LabelledFeatures(features, labels, rows) for part, rows in own.items()}
+        sources[OTHER] = other or LabelledFeatures(features, labels, np.empty(0, int))
+        self._rows = {part: source.rows for part, source in sources.items()}
         self._features = {part: source.features for part, source in sources.items()}
-        self.labels = {part: sources[part].labels[self._rows[part]] for part in PARTS}
+        self.labels = {part: source.labels[source.rows] for part, source in sources.items()}
         for part in PARTS:
             self._check_finite(part)
         self.num_values = self._pooled(features[:1]).shape[1]
         self.standardiser = self._fit_standardiser() if standardise else Standardiser.identity(self.num_values)
         self.in_span = len(division.train) < self.num_values
-        self._values, self.gram = {}, None
+        self._values, self.gram = {}, {}
         if self.in_span:
-            self._values = {part: self._standardised(part) for part in PARTS}
+            held = [part for part in PARTS if part == TRAIN or self._num_bytes(part) <= _MOST_BYTES_HELD]
+            self._values = {part: self._standardised(part) for part in held}
             train = np.ascontiguousarray(self._values[TRAIN].T)
             self.gram = {part: values @ train for part, values in self._values.items()}
 
     def values(self, part: str, positions: np.ndarray | slice = slice(None)) -> np.ndarray:
         """float32 [n, num_values] of some clips of a part."""
-        if self._values:
+        if part in self._values:
             return self._values[part][positions]
         return self._standardised(part, positions)
 
@@ -123,6 +125,9 @@ class HeadInputs:
         starts = range(0, len(self._rows[part]), _ROWS_AT_ONCE)
         pieces = [self.values(part, slice(start, start + _ROWS_AT_ONCE)) @ kernel for start in starts]
         return np.concatenate([np.empty((0, kernel.shape[1]), np.float32), *pieces])
+
+    def _num_bytes(self, part: str) -> int:
+        return 4 * self.num_values * len(self._rows[part])
 
     def _pooled(self, features: np.ndarray) -> np.ndarray:
         if self.pooling == "average" and features.ndim > 2:

@@ -110,11 +110,15 @@ def train_head(
                 break
     if best is not None:
         network.restore(best[2])
+    with np.errstate(all="ignore"):
+        probabilities = {part: network.probabilities(part) for part in PARTS[1:]}
+    if not all(np.isfinite(answers).all() for answers in probabilities.values()):
+        raise Diverged(f"the weights are no finite numbers after epoch {epoch}: lower the learning rate", epoch)
     return TrainedHead(
         make_layers=network.layers,
         history=history,
         epoch=best[1] if best else len(history),
-        probabilities={part: network.probabilities(part) for part in PARTS[1:]},
+        probabilities=probabilities,
     )
 
 

@@ -65,7 +65,7 @@ def clips_dir(orchestra, melcache_json, tmp_path_factory):
     """The clip dataset that `melcache prepare` makes of the orchestra's manifest."""
     output = tmp_path_factory.mktemp("clips") / "dataset"
     melcache_json("prepare", f"--manifest={orchestra}/notes.csv", "--group=group", f"--output={output}",
-                  "--max_reject_fraction=0.3", "--folds=2")  # fmt: skip
+                  "--max_reject_fraction=0.3")  # fmt: skip
     return output
 
 

@@ -1,10 +1,11 @@
 """A whole dataset as arrays: in memory, or where it is too large for that mapped from a file on a local disk.
 
-Without TensorFlow. A mapped file is made once for each dataset (its name is the dataset's fingerprint), so that a
+Without TensorFlow. A mapped file is made once for each dataset (its name is a digest of its records), so that a
 second run opens it at once; throw the directory away when no run is using it.
 """
 
 import dataclasses
+import math
 import os
 import uuid
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ class InMemory:
       array: [clips, *shape] of the spec's dtype; not to be written to.
       labels: int32 [clips], index into class_names.
       folds: int32 [clips], -1 where there is none.
-      ids, groups: bytes [clips], UTF-8.
+      ids, groups, content_hashes: bytes [clips], UTF-8.
       splits: name to the rows of that split.
     """
 
@@ -35,6 +36,7 @@ class InMemory:
     folds: np.ndarray
     ids: np.ndarray
     groups: np.ndarray
+    content_hashes: np.ndarray
     splits: Mapping[str, slice]
 
     def rows(self, split: str) -> np.ndarray:
@@ -43,7 +45,7 @@ class InMemory:
         return np.arange(rows.start, rows.stop)
 
 
-_COLUMNS = ("labels", "folds", "ids", "groups")
+_COLUMNS = ("labels", "folds", "ids", "groups", "content_hashes")
 
 
 def load(
@@ -70,7 +72,7 @@ def load(
     if storage.is_remote(local_cache_dir):
         raise DatasetError(f"--local_cache_dir={local_cache_dir} must be a directory on a local disk")
     os.makedirs(local_cache_dir, exist_ok=True)
-    mapped = os.path.join(local_cache_dir, f"{spec.kind}-{spec.fingerprint[:24]}.array")
+    mapped = os.path.join(local_cache_dir, f"{spec.kind}-{spec.records_digest[:24]}.array")
     columns = mapped.replace(".array", ".npz")
     if not (os.path.exists(mapped) and os.path.exists(columns)):
         _make_mapped(mapped, columns, shape, directory, spec, show_progress)
@@ -82,7 +84,9 @@ def _make_mapped(mapped, columns, shape, directory, spec, show_progress) -> None
     """Both files, each put in place whole, the columns last."""
     unique = f".{uuid.uuid4().hex}.tmp"
     try:
-        array = np.memmap(mapped + unique, spec.array.dtype, "w+", shape=shape)
+        with open(mapped + unique, "wb") as file:  # a full disk is told here, and kills a process that writes to a map
+            os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(spec.array.dtype).itemsize))
+        array = np.memmap(mapped + unique, spec.array.dtype, "r+", shape=shape)
         filled = _fill(array, directory, spec, show_progress)
         array.flush()
         with open(columns + unique, "wb") as file:
@@ -106,9 +110,10 @@ def _fill(array, directory, spec, show_progress) -> dict[str, np.ndarray]:
             columns["folds"].append(clip.fold)
             columns["ids"].append(clip.id.encode())
             columns["groups"].append(clip.group.encode())
+            columns["content_hashes"].append(clip.content_hash.encode())
             bar.update()
     integers = {name: np.array(columns[name], np.int32) for name in ("labels", "folds")}
-    return {**integers, **{name: np.array(columns[name], "S") for name in ("ids", "groups")}}
+    return {**integers, **{name: np.array(columns[name], "S") for name in ("ids", "groups", "content_hashes")}}
 
 
 def _check_memory(directory: str, num_bytes: int) -> None:

@@ -136,6 +136,11 @@ class DatasetSpec:
         return sum(split.num_clips for name, split in self.splits.items() if not is_variant(name))
 
     @property
+    def records_digest(self) -> str:
+        """sha256 over all shards' digests: of every byte of the records, groups and metadata too."""
+        return digest({name: split.shard_digests for name, split in self.splits.items()})
+
+    @property
     def fingerprint(self) -> str:
         """sha256 over what the clips are and how they were made: content, settings, parent. No path enters it."""
         return digest(
