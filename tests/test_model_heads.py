@@ -314,7 +314,7 @@ def test_settings_say_what_is_wrong():
         ({"optimizer": "sdg"}, "optimizer must be one of sgd, adam"),
         ({"optimizer": "adam"}, "momentum=0.9 has no meaning with optimizer='adam'"),
         ({"epochs": True}, "epochs must be a whole number"),
-        ({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0 and finite, got nan"),
         ({"hidden_units": (0,)}, "hidden_units must be whole numbers from 1"),
     ]:
         with pytest.raises(ValueError, match=message):
