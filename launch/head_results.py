@@ -32,7 +32,8 @@ def rows(
 ) -> list[dict[str, Any]]:
     """A table row for each setup; one whose heads all diverged has only "failed" beside its settings."""
     by_setup: dict[str, list] = {name: [] for name in setups}
-    for task, result in results:
+    # In one order, whichever head ended first: sums of floats depend on it.
+    for task, result in sorted(results, key=lambda pair: (repr(pair[0].division), pair[0].seed)):
         by_setup[task.setup].append((task, result))
     return [
         {

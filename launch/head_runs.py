@@ -112,6 +112,7 @@ def train_heads(
             "class_names": spec.class_names,
             "num_clips": {name: split.num_clips for name, split in spec.splits.items()},
             "num_variants": len(layout.variant_splits(spec, "train")),
+            "clips_seen": collection.clips_path is not None or collection.stale is not None,
             "unmatched": collection.unmatched,
             "saved": run.saved(),
             **_results(setups, varied or {}, run, collection),
@@ -235,7 +236,8 @@ class _Run:
     def _take(self, task: HeadTask, result: dict) -> None:
         self.results.append((task, result))
         if not task.division.folder and "validation_accuracy" in result:
-            rank = (result["validation_accuracy"], -result["validation_loss"])
+            # The folder decides between equals, since heads end in no fixed order.
+            rank = (result["validation_accuracy"], -result["validation_loss"], self._folder(task))
             if self._best is None or rank > self._best[0]:
                 self._best = rank, self._folder(task)
 

@@ -108,6 +108,11 @@ def main(positional, beam_args):
             command.say(line)
     if document["num_variants"] and (FLAGS.random_split or FLAGS.cross_validate):
         command.say("random split and folds are trained without the augmented variants that the other heads had")
+    if not document["clips_seen"]:
+        command.say(
+            "the clips that the features were made from are not there any more: no row on raw log-mels, and whether "
+            "they have changed could not be seen (--data names their place)"
+        )
     if document["stale"]:
         command.say(f"STALE: {document['stale']}")
     weights = document["weights"]

@@ -459,3 +459,14 @@ def test_damaged_clips_cost_only_the_baselines_on_them(features_dir, clips_dir, 
                     "--setups=setup1", "--epochs=2", "--save_heads=none", "--quiet")  # fmt: skip
     assert done.returncode == 0 and f"no linear, raw log-mel: {shard} is damaged" in done.stdout, done.stderr
     assert "logistic regression, features" in done.stdout
+
+
+def test_features_whose_clips_are_gone_are_enough_and_it_says_so(features_dir, melcache, tmp_path):
+    shutil.copytree(features_dir, tmp_path / "features")
+    spec = layout.read_spec(str(features_dir))
+    moved = dataclasses.replace(spec, parent={**spec.parent, "path": "/nowhere/clips"})
+    (tmp_path / "features" / "spec.json").write_text(moved.to_json())
+    done = melcache("heads", f"--features={tmp_path}/features", f"--output={tmp_path}/run", "--setups=setup1",
+                    "--epochs=2", "--save_heads=none", "--quiet")  # fmt: skip
+    assert done.returncode == 0 and "the clips that the features were made from are not there" in done.stdout
+    assert "raw log-mel" not in done.stdout.split("the clips that")[0]
