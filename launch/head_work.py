@@ -55,7 +55,7 @@ def train_all(
     Raises:
       ValueError: inputs can't be made, or settings and inputs don't go together.
     """
-    num_threads = num_threads or len(os.sched_getaffinity(0))
+    num_threads = num_threads or _num_cores()
     shared = _SharedInputs(tasks, make_inputs)
     stop = threading.Event()
 
@@ -89,6 +89,11 @@ def train_all(
             for future in running:
                 future.cancel()
             concurrent.futures.wait(running)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use, where the system tells; else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _SharedInputs:

@@ -85,7 +85,8 @@ def _make_mapped(mapped, columns, shape, directory, spec, show_progress) -> None
     unique = f".{uuid.uuid4().hex}.tmp"
     try:
         with open(mapped + unique, "wb") as file:  # a full disk is told here, and kills a process that writes to a map
-            os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(spec.array.dtype).itemsize))
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(spec.array.dtype).itemsize))
         array = np.memmap(mapped + unique, spec.array.dtype, "r+", shape=shape)
         filled = _fill(array, directory, spec, show_progress)
         array.flush()
