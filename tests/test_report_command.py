@@ -55,8 +55,9 @@ def test_the_report_is_one_file_that_holds_everything(run_dir, clips_dir, featur
     fingerprints = [layout.read_spec(str(directory)).fingerprint for directory in (clips_dir, features_dir)]
     results = ["Random weights", "setup4", "0.77", "logistic regression, raw log-mel", "Confusion matrix"]
     data = ["oboe/empty.mp3", "seconds", "Hz"]
+    parity = ["Features checked against ones computed anew, 8 clips"]
     commands = ["melcache prepare", "melcache cache", "melcache heads", "melcache report"]
-    for expected in results + data + commands + fingerprints:
+    for expected in results + data + parity + commands + fingerprints:
         assert expected in words, expected
     assert "prefers-color-scheme: dark" in text and "width=device-width" in text
 
