@@ -133,8 +133,9 @@ def test_cache_heads_and_report_in_a_bucket(bucket, clips_dir, features_dir, mel
 
     command = ["heads", f"--features={features}", f"--output={run}", "--setups=setup1", "--seeds=1", "--epochs=1"]
     told = melcache_json(*command, env=bucket.env)
-    assert [row["name"] for row in told["baselines"]] == ["logistic regression, raw log-mel",
-                                                          "logistic regression, features"]  # fmt: skip
+    assert [row["name"] for row in told["baselines"]] == [
+        f"{name}, {of}" for of in ("raw log-mel", "features") for name in ("logistic regression", "ridge")
+    ]
     assert {"heads.json", "setup1/seed0/head.keras", "setup1/seed0/result.json"} <= bucket.files("run").keys()
     assert melcache_json("report", f"--run={run}", env=bucket.env)["output"] == f"{run}/report.html"
     assert b"<svg" in bucket.read("run/report.html")
