@@ -182,7 +182,7 @@ def _clips(spec: DatasetSpec, features: str, data: str | None, allow_stale: bool
 def _comparable(spec: DatasetSpec) -> dict[str, Any]:
     """What two feature datasets must share for heads of one to be tested on the other."""
     return {
-        "log_mel": spec.parent["settings"]["log_mel"],
+        "log_mel": spec.parent.get("settings", {}).get("log_mel"),  # an older melcache did not record it
         "image": spec.settings["image"],
         "weights.digest": spec.settings["weights"]["digest"],
         "compute_precision": spec.settings["compute_precision"],
