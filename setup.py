@@ -34,6 +34,7 @@ setup(
         "scipy>=1.11",  # mel filters as a sparse matrix
         "soundfile>=0.13",  # libsndfile: wav, flac, mp3, ogg, aiff
         "soxr>=0.5",  # resampling
+        "threadpoolctl>=3.1",  # heads train side by side, each with one thread of BLAS
         "tqdm>=4.66",  # progress bars
         "xxhash>=3.4",  # content hashes of audio, at the speed of memory
     ],
