@@ -36,7 +36,7 @@ class LiveRanking:
         if not self._shown:
             return
         rows = [
-            {"name": name, "validation_accuracy": statistics.fmean(accuracies), "seeds": list(range(len(accuracies)))}
+            {"name": name, "validation_accuracy": statistics.fmean(accuracies)}
             for name, accuracies in self._accuracies.items()
         ]
         first = max(rows, key=lambda row: row["validation_accuracy"])["name"]

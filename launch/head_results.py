@@ -73,7 +73,7 @@ def _row(name: str, results: Results, run: str, test_labels, test_groups) -> dic
 
 
 def _of(results: Results, kind: str) -> list[Mapping[str, Any]]:
-    return sorted((result for task, result in results if task.division.kind == kind), key=lambda result: result["seed"])
+    return [result for task, result in results if task.division.kind == kind]
 
 
 def _mean(results: Sequence[Mapping], key: str) -> float | None:
